@@ -1,0 +1,1 @@
+"""Statistics of jokes and critics: pure functions over text and numbers, no torch."""
