@@ -69,7 +69,7 @@ def _without(values: Floats, label: Floats) -> Floats:
     """What is left of `values` after the linear regression on `label`."""
     x = label - label.mean()
     spread = float((x * x).sum())
-    centred = values - values.mean()
+    centred: Floats = values - values.mean()
     if spread <= _EPS:
         return centred
     left: Floats = centred - x * (float((x * centred).sum()) / spread)
