@@ -51,7 +51,7 @@ def as_number(
     high: float = math.inf,
     name: str = "critic",
 ) -> float | None:
-    """Return `value` as a float; None, with its cause counted, where it is no number in [low, high].
+    """Return `value` as a float; None, its cause counted, where it is no number in [low, high].
 
     Raises:
         ValueError: `value` is neither None nor a real number.

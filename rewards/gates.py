@@ -39,16 +39,20 @@ _META = re.compile(
     re.IGNORECASE | re.VERBOSE,
 )
 _JUDGE = re.compile(
-    r"""\b(?:dear|hey|hi|hello|attention|note\ to(?:\ the)?)\W+(?:judge|critic|rater|grader|evaluator)s?\b
+    r"""\b(?:dear|hey|hi|hello|attention|note\ to(?:\ the)?)\W+
+        (?:judge|critic|rater|grader|evaluator)s?\b
     |\bignore\ (?:all\ |any\ |the\ |your\ )*(?:previous|prior|above|earlier)\b
     |\b(?:rate|score|grade|rank)\ (?:this|it|me|my\ (?:joke|answer|line))\b
     |\b(?:give|award)\ (?:this|it|me)(?:\ (?:joke|one|line|answer))?\ (?:an?\ (?:10|ten|9|nine)\b
-        |full\ marks|(?:(?:an?|the)\ )?(?:high|top|best|maximum|perfect)\w*\ (?:score|rating|mark)s?)
+        |full\ marks
+        |(?:(?:an?|the)\ )?(?:high|top|best|maximum|perfect)\w*\ (?:score|rating|mark)s?)
     |\b(?:rating|score|verdict)\s*[:=]\s*\W*(?:[0-9]|[ab]\b)
     |(?<!\d)10\s*(?:/|out\ of)\s*10(?!\d)
-    |\b(?:choose|pick|select|prefer|vote\ for)\ (?:this\ (?:one|joke|answer|line)|(?:answer|option|joke)\ [ab]\b)
+    |\b(?:choose|pick|select|prefer|vote\ for)\ 
+        (?:this\ (?:one|joke|answer|line)|(?:answer|option|joke)\ [ab]\b)
     |\b(?:answer|option|joke|response|candidate)\ [ab1-2]\ (?:is|was)\b
-    |\bthis\ (?:joke|answer|response|rewrite)\ is\ (?:\w+\ ){0,2}(?:funn|best|better|hilarious|great|perfect)
+    |\bthis\ (?:joke|answer|response|rewrite)\ is\ (?:\w+\ ){0,2}
+        (?:funn|best|better|hilarious|great|perfect)
     |\bthe\ other\ (?:joke|answer|response|candidate)\b
     |\[\[\s*\w+\s*\]\]|<\|[^|>]*\|>|\[/?INST\]""",
     re.IGNORECASE | re.VERBOSE,
@@ -66,6 +70,7 @@ class TeacherIndex:
     """
 
     def __init__(self, jokes: Sequence[str]) -> None:
+        """Index the jokes by their words."""
         self._words = [words(joke) for joke in jokes]
         self._counts = [Counter(line) for line in self._words]
         self._jokes = list(jokes)
@@ -75,6 +80,7 @@ class TeacherIndex:
                 self._by_word[token].append(place)
 
     def __len__(self) -> int:
+        """How many jokes are indexed."""
         return len(self._jokes)
 
     def near(self, joke: str) -> str | None:
@@ -143,7 +149,7 @@ def gate(prompt: str, joke: str, teacher_index: TeacherIndex | None) -> str:
 def is_loop(line: str) -> bool:
     """Whether a line repeats itself: a word 5 times, 2-3 words 3 times or more words twice on end.
 
-    A stuttered letter (10 on end) and long lines of few distinct words (< 0.35 of 16 or more) count.
+    A letter 10 times on end and long lines of few distinct words (< 0.35 of 16 or more) count too.
     """
     w = words(line)
     if _STUTTER.search(line) or (len(w) >= 16 and len(set(w)) < 0.35 * len(w)):

@@ -45,12 +45,11 @@ class Lifted:
     """Why answers are missing, counted over the life of the object."""
 
     def __post_init__(self) -> None:
+        """Refuse a critic that could not be lifted."""
         if self.clip not in CLIPS:
             raise ValueError(f"clip is {self.clip!r}, allowed are {', '.join(CLIPS)}")
         if not isinstance(self.critic, Scorer | Judge | Ranker):
-            raise ValueError(
-                f"critic {self.name} has none of the methods score, compare and rank"
-            )
+            raise ValueError(f"critic {self.name} has none of the methods score, compare and rank")
         if self.is_relative and not self.anchors:
             if not self.use_group:
                 raise ValueError(f"critic {self.name} compares jokes: it needs anchors or a group")
@@ -69,7 +68,7 @@ class Lifted:
 
     @property
     def needs_anchor_for_gae(self) -> bool:
-        """Means over the group alone sum to a constant: a value head would learn nothing of them."""
+        """Means over the group alone sum to a constant, of which a value head would learn nothing."""
         return self.is_relative and not self.anchors
 
     def refuse_lone_jokes(self) -> None:
@@ -214,6 +213,7 @@ class _Table:
     def __init__(
         self, prompt: str, jokes: list[str], anchors: list[str], literal: bool, use_group: bool
     ) -> None:
+        """Lay out who meets whom; nothing is asked yet."""
         self.prompt = prompt
         self.literal = literal
         self.texts = [*jokes, *anchors, *([prompt] if literal else [])]
@@ -240,7 +240,7 @@ class _Table:
         return list(found)
 
     def fill(self, verdicts: Mapping[tuple[str, str], float | None], *, hard: bool = False) -> None:
-        """Enter P(a beats b) for each asked pair; `hard` verdicts of a rank keep their 0 and 1."""
+        """Enter P(a beats b) for each asked pair; `hard` verdicts of a rank stay 0 and 1."""
         edge = 0.0 if hard else HARD
         for i, a in enumerate(self.texts):
             for j, b in enumerate(self.texts):
@@ -259,7 +259,7 @@ class _Table:
         An opponent that nobody could be compared with is left out for all alike; a text that is cut
         off from an opponent that others could be compared with has no verdict.
         """
-        opponents = [j for j in np.flatnonzero(self.meets[i]) if self._is_known(j)]
+        opponents = [j for j in np.flatnonzero(self.meets[i]) if self._is_known(int(j))]
         values = self.wins[i, opponents]
         return None if not opponents or np.isnan(values).any() else float(values.mean())
 

@@ -42,9 +42,9 @@ class BothOrders:
         logit p = (logit p_ab - logit p_ba) / 2,   p_ab = P(a funnier | a shown first)
                                                    p_ba = P(b funnier | b shown first)
 
-    An additive preference for a slot, in logits, cancels; other biases stay (see evaluation/bias.py).
-    Hard verdicts are clipped, so a judge that always picks one slot gives 0.5. Costs two questions a
-    pair. compare(a, b) + compare(b, a) is exactly 1 for a judge that repeats itself.
+    An additive preference for a slot, in logits, cancels; other biases stay. Hard verdicts are
+    clipped, so a judge that always picks one slot gives 0.5. Costs two questions a pair.
+    compare(a, b) + compare(b, a) is exactly 1 for a judge that repeats itself.
 
     Source: balanced position calibration, Wang et al. 2023, arXiv:2305.17926, in logit space.
     """
@@ -55,6 +55,7 @@ class BothOrders:
     counts: OrderCounts = field(default_factory=OrderCounts, compare=False)
 
     def __post_init__(self) -> None:
+        """Check the clip."""
         if not 0 < self.clip < 0.5:
             raise ValueError(f"BothOrders needs 0 < clip < 0.5, got {self.clip}")
 
@@ -111,6 +112,7 @@ class ShuffledRanks:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        """Check the number of orders."""
         if self.permutations < 1:
             raise ValueError(f"ShuffledRanks needs permutations >= 1, got {self.permutations}")
 
@@ -166,7 +168,8 @@ class ShuffledRanks:
         for order, answer in zip(orders, answers, strict=True):
             if answer is None:
                 return None
-            for joke, value in zip(order, checked_length(answer, len(order), self.name), strict=True):
+            checked = checked_length(answer, len(order), self.name)
+            for joke, value in zip(order, checked, strict=True):
                 number = as_number(value, name=self.name)
                 if number is None:
                     return None

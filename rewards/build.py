@@ -1,0 +1,336 @@
+"""From `--critic KIND[:TARGET]` to a critic, and from weights by name to the training reward."""
+
+import importlib
+import inspect
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+from rewards.calls import as_numbers
+from rewards.control import ControlConfig, LabelledJoke
+from rewards.fakes import FAKES
+from rewards.gates import TeacherIndex
+from rewards.lift import Lifted
+from rewards.options import check_args, parse_critic_args, parse_terms
+from rewards.protocols import Critic, Judge, Ranker, Scorer
+from rewards.reward import HUMOR, CompositeReward
+from rewards.terms import FactKept, Novelty, SharedRatings
+from rewards.types import Rater
+from rewards.wrappers import BothOrders, ShuffledRanks
+
+__all__ = [
+    "GROUP",
+    "MeanOfScorers",
+    "build_critic",
+    "build_reward",
+    "critic_kinds",
+    "embedded_context",
+    "parse_critic_args",
+    "parse_terms",
+]
+
+GROUP = "punchline.critics"
+"""Entry-point group of installed plug-in critics."""
+EMBEDDED = ("embedded", "embedded-select", "embedded-report")
+LATER = ("local", "openai", "self")
+START = Path(__file__).resolve().parent.parent / "data" / "start"
+
+
+def critic_kinds() -> list[str]:
+    """What `--critic` takes, entry points of installed packages included."""
+    plugged = sorted(entry_points(group=GROUP).names)
+    return [*EMBEDDED, *(f"fake:{name}" for name in FAKES), "file:PATH", *plugged, "MODULE:FACTORY"]
+
+
+def build_critic(
+    spec: str,
+    args: Mapping[str, str] | None = None,
+    *,
+    option: str = "--critic",
+    **context: Any,
+) -> Critic:
+    """Make the critic that `spec` names.
+
+    Args:
+        spec: ``embedded``, ``embedded-select``, ``embedded-report``, ``fake:NAME``, ``file:PATH``
+            (YAML or JSON), the name of an entry point, or ``module:factory``, found from the
+            working directory too.
+        args: strings for the factory (`--critic-arg`).
+        option: named in errors.
+        context: for embedded critics: reader, format and hashes (`embedded_context`).
+
+    Raises:
+        ValueError: unknown spec, bad arguments, secrets in them, or what the factory returned has
+            none of the methods score, compare and rank. One line.
+    """
+    args = dict(args or {})
+    kind, colon, target = spec.partition(":")
+    check_args(option, spec, args)
+    plugged = entry_points(group=GROUP)
+    if spec in EMBEDDED:
+        return _embedded(spec, args, option, context)
+    if kind in LATER:
+        raise ValueError(f"{option} {spec}: the kind {kind!r} arrives with the next release")
+    if kind == "fake":
+        if target not in FAKES:
+            raise ValueError(f"{option} {spec}: the fakes are {', '.join(FAKES)}")
+        return _call(FAKES[target], args, option, spec)
+    if kind == "file":
+        return _from_file(target, args, option, context)
+    if spec in plugged.names:
+        return _call(_loaded(plugged[spec].load, option, spec), args, option, spec)
+    if colon and kind and target:
+        with _working_directory():
+            return _call(_factory(kind, target, option, spec), args, option, spec)
+    raise ValueError(f"{option} {spec!r} is not known; allowed are {', '.join(critic_kinds())}")
+
+
+def _embedded(
+    kind: str, args: Mapping[str, str], option: str, context: Mapping[str, Any]
+) -> Critic:
+    from rewards.embedded import load_embedded  # torch and the shipped files only when asked for
+
+    try:
+        inspect.signature(load_embedded).bind(kind, **context, **args)
+    except TypeError as error:
+        raise ValueError(f"{option} {kind}: {error}") from None
+    return load_embedded(kind, **context, **args)
+
+
+def _call(factory: Callable[..., Any], args: Mapping[str, str], option: str, spec: str) -> Critic:
+    try:
+        inspect.signature(factory).bind(**args)
+    except TypeError as error:
+        wanted = ", ".join(inspect.signature(factory).parameters) or "none"
+        raise ValueError(f"{option} {spec}: {error}; its arguments are: {wanted}") from None
+    try:
+        critic = factory(**args)
+    except ValueError as error:
+        raise ValueError(f"{option} {spec}: {error}") from error
+    if isinstance(critic, type) or not isinstance(critic, Scorer | Judge | Ranker):
+        raise ValueError(
+            f"{option} {spec} made a {type(critic).__name__}, need an object with one of the "
+            "methods score, compare and rank"
+        )
+    return critic
+
+
+@contextmanager
+def _working_directory() -> Iterator[None]:
+    """Modules of the working directory can be imported, as with `python -m`."""
+    here = str(Path.cwd())
+    sys.path.insert(0, here)
+    try:
+        yield
+    finally:
+        sys.path.remove(here)
+
+
+def _loaded(load: Callable[[], Any], option: str, spec: str) -> Any:
+    try:
+        return load()
+    except (ImportError, SyntaxError, AttributeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else ""
+        raise ValueError(
+            f"{option} {spec}: importing failed, {type(error).__name__}: {reason}"
+        ) from error
+
+
+def _factory(module: str, name: str, option: str, spec: str) -> Callable[..., Any]:
+    found: Any = _loaded(lambda: importlib.import_module(module), option, spec)
+    for part in name.split("."):
+        if not hasattr(found, part):
+            raise ValueError(f"{option} {spec}: module {module} has no {name!r}")
+        found = getattr(found, part)
+    if not callable(found):
+        raise ValueError(f"{option} {spec}: {name} is a {type(found).__name__}, need a function")
+    factory: Callable[..., Any] = found
+    return factory
+
+
+@dataclass(frozen=True)
+class MeanOfScorers:
+    """Weighted mean of several scorers; None as soon as one has no verdict."""
+
+    members: Sequence[tuple[float, Scorer]]
+    name: str = "mean"
+
+    def score(self, prompts: Sequence[str], jokes: Sequence[str]) -> list[float | None]:
+        """Return the weighted mean of the members' scores."""
+        total = sum(weight for weight, _ in self.members)
+        columns = [
+            [x if x is None else w * x for x in as_numbers(s.score(prompts, jokes), len(jokes), n)]
+            for n, (w, s) in zip(map(str, range(len(self.members))), self.members, strict=True)
+        ]
+        return [
+            None if None in row else sum(x for x in row if x is not None) / total
+            for row in zip(*columns, strict=True)
+        ]
+
+
+_FILE_KEYS = {"critic", "args", "both_orders", "shuffled_ranks", "mean"}
+
+
+def _from_file(
+    path: str, args: Mapping[str, str], option: str, context: Mapping[str, Any]
+) -> Critic:
+    where = f"{option} file:{path}"
+    if args:
+        raise ValueError(f"{where} takes its arguments from the file, got {', '.join(args)}")
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{where} cannot be read: {error}") from error
+    if path.endswith(".json"):
+        try:
+            content = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{where} is not JSON: {error}") from error
+    else:
+        yaml: Any = importlib.import_module("yaml")
+        try:
+            content = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ValueError(f"{where} is not YAML: {' '.join(str(error).split())}") from error
+    return _described(content, where, context)
+
+
+def _described(content: Any, where: str, context: Mapping[str, Any]) -> Critic:
+    """The critic a file describes: one critic with wrappers, or a weighted mean of scorers."""
+    if not isinstance(content, dict) or ("critic" in content) == ("mean" in content):
+        raise ValueError(f"{where} needs a mapping with either 'critic' or 'mean'")
+    unknown = sorted(set(content) - _FILE_KEYS - {"weight"})
+    if unknown:
+        raise ValueError(f"{where} has {unknown[0]!r}, allowed are {', '.join(sorted(_FILE_KEYS))}")
+    if "mean" in content:
+        members = []
+        for item in content["mean"]:
+            member = _described(item, where, context)
+            if not isinstance(member, Scorer):
+                raise ValueError(f"{where}: a mean is of scorers, {item['critic']} is none")
+            members.append((float(item.get("weight", 1.0)), member))
+        if not members or not sum(weight for weight, _ in members) > 0:
+            raise ValueError(f"{where}: a mean needs members with a positive sum of weights")
+        return MeanOfScorers(members)
+    spec = str(content["critic"])
+    if spec.startswith("file:"):
+        raise ValueError(f"{where} names another file, {spec!r}; describe that critic here")
+    raw_args = content.get("args") or {}
+    critic = build_critic(
+        spec, {str(k): str(v) for k, v in raw_args.items()}, option=where, **context
+    )
+    if "both_orders" in content:
+        if not isinstance(critic, Judge):
+            raise ValueError(f"{where}: both_orders wraps a judge, {spec} is none")
+        critic = BothOrders(critic, **(content["both_orders"] or {}))
+    if "shuffled_ranks" in content:
+        if not isinstance(critic, Ranker):
+            raise ValueError(f"{where}: shuffled_ranks wraps a ranker, {spec} is none")
+        critic = ShuffledRanks(critic, **(content["shuffled_ranks"] or {}))
+    return critic
+
+
+def build_reward(
+    critic: Critic,
+    weights: Mapping[str, float],
+    *,
+    control: ControlConfig | None = None,
+    calibration: Sequence[LabelledJoke] = (),
+    teacher_jokes: Sequence[str] = (),
+    start_lines: Sequence[tuple[str, str]] = (),
+    anchors: Mapping[str, Sequence[str]] | None = None,
+    group_size: int | None = None,
+    clip: str = "none",
+    rater: Rater | None = None,
+) -> CompositeReward:
+    """Join a critic and the terms named in `weights` into the training reward.
+
+    Args:
+        critic: what `build_critic` returned. A judge is asked in both orders unless it is already.
+        weights: as `parse_terms` returns; ``fact`` needs a rater, ``novelty`` start lines, any
+            other name is a spec of `build_critic` that gives a scorer.
+        control: length and overlap control; None: none. An embedded critic's scores are taken to
+            be on the labels' scale.
+        calibration: frozen jokes with labels.
+        teacher_jokes: jokes that must not be copied.
+        start_lines: (prompt, joke) of the start student.
+        anchors: frozen jokes of each prompt, for a critic that compares.
+        group_size: jokes a prompt, where it is known.
+        clip: ``none`` or ``literal``, see `Lifted`.
+        rater: who says fact kept and out of domain; the critic itself where it can.
+
+    Raises:
+        ValueError: a term lacks what it needs, or anything `CompositeReward` and `Lifted` refuse.
+    """
+    if isinstance(critic, Judge) and not isinstance(critic, Scorer | BothOrders):
+        critic = BothOrders(critic)
+    if rater is None and isinstance(critic, Rater):
+        rater = critic
+    shared = SharedRatings(rater) if rater is not None else None
+    terms: dict[str, tuple[float, Scorer]] = {}
+    for name, weight in weights.items():
+        if name == HUMOR:
+            continue
+        if name == "fact":
+            if shared is None:
+                raise ValueError(
+                    "--reward fact needs a critic that rates (embedded); this does not"
+                )
+            terms[name] = (weight, FactKept(shared))
+        elif name == "novelty":
+            terms[name] = (weight, Novelty(start_lines))
+        else:
+            term = build_critic(name, option="--reward")
+            if not isinstance(term, Scorer):
+                raise ValueError(f"--reward {name} has no method score; a term is a scorer")
+            terms[name] = (weight, term)
+    if control is not None and isinstance(critic, Rater):
+        control = replace(control, same_scale=True)
+    return CompositeReward(
+        Lifted(critic, anchors=anchors, group_size=group_size, clip=clip),
+        humor=weights[HUMOR],
+        terms=terms,
+        control=control,
+        calibration=calibration,
+        teacher_index=TeacherIndex(teacher_jokes) if teacher_jokes else None,
+        rater=shared,
+    )
+
+
+def embedded_context(
+    kind: str = "embedded",
+    *,
+    base: str = "smollm2-135m",
+    start: Path = START,
+    download: bool = False,
+) -> dict[str, Any]:
+    """Load what an embedded critic reads with: the reader of its backbone, format and hashes.
+
+    For environments made without a student; a run shares its own student's weights instead.
+
+    Raises:
+        WeightsError: the weights are not on this machine; the message has the command.
+    """
+    from models.adapters import Merged, add_adapter, read_adapter
+    from models.format import COMPACT
+    from models.load import base_format, fingerprint, load_base
+    from models.reader import Reader
+    from rewards.embedded import START as ON_START
+    from rewards.embedded import backbone_of, layers_of
+
+    loaded = load_base(base, download=download)
+    model = loaded.model
+    if backbone_of(kind) == ON_START:
+        config, tensors = read_adapter(start, loaded)
+        model = Merged(add_adapter(model, "start", config, tensors), "start").model
+    return {
+        "reader": Reader(model, layers=layers_of(kind), pad=loaded.pad),
+        "format": base_format(loaded, COMPACT),
+        "start_sha256": fingerprint(start),
+        "base_sha256": loaded.sha256,
+    }
