@@ -65,7 +65,7 @@ def test_shortcuts_get_marks_with_reasons():
         return f"{PROMPTS[p]}, and now everyone here is looking for a new one of those"
 
     marks = row(ladder({"ppo": lines(form, lambda p, j: rated(4.0))}), "ppo").marks
-    assert any(m.startswith("length 2.1") for m in marks)
+    assert any(m.startswith("length 2.0") for m in marks)
     assert any(m.startswith("recall +") for m in marks)
     assert any(m.startswith("distinct-2 0.") for m in marks)
     assert '"a new one of" in 100% of lines' in marks

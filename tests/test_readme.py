@@ -1,0 +1,104 @@
+"""README and code stay in step: every command runs something that is there, with its flags."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+DOCS = sorted((ROOT / "docs").glob("*.md"))
+
+
+def shell_lines(text):
+    """Commands of the shell blocks, continued lines joined, comments dropped."""
+    for block in re.findall(r"```(?:bash|sh|shell)\n(.*?)```", text, flags=re.DOTALL):
+        for line in block.replace("\\\n", " ").splitlines():
+            if command := line.strip():
+                yield command
+
+
+def calls(text):
+    """(target, arguments) of every `python X.py ...` or `python -m package.module ...`."""
+    for line in shell_lines(text):
+        for command in re.split(r"\s*(?:&&|\|\||;|\|)\s*", line):
+            words = shlex.split(command, comments=True)
+            if not words or not re.fullmatch(r"(?:\S*/)?python3?", words[0]):
+                continue
+            if words[1] == "-m":
+                yield words[2], words[3:]
+            elif words[1].endswith(".py"):
+                yield words[1], words[2:]
+
+
+OURS = sorted(
+    {
+        (target, tuple(arguments))
+        for text in (README, *(d.read_text() for d in DOCS))
+        for target, arguments in calls(text)
+        if target not in ("venv", "pytest", "pip")
+    }
+)
+
+
+@cache
+def help_text(target, algo):
+    start = [target] if target.endswith(".py") else ["-m", target]
+    done = subprocess.run(
+        [sys.executable, *start, *algo, "--help"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "NO_COLOR": "1", "COLUMNS": "200", "OMP_NUM_THREADS": "1"},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+@pytest.mark.parametrize(("target", "arguments"), OURS, ids=lambda v: str(v)[:60])
+def test_commands_name_what_exists_with_flags_that_help_shows(target, arguments):
+    path = target if target.endswith(".py") else target.replace(".", "/") + ".py"
+    assert (ROOT / path).is_file()
+    flags = {a.split("=")[0] for a in arguments if re.match(r"--?[a-zA-Z]", a)}
+    if flags:
+        algo = arguments[arguments.index("--algo") :][:2] if "--algo" in arguments else ()
+        shown = set(re.findall(r"(?<![\w-])--?[a-zA-Z][\w-]*", help_text(target, tuple(algo))))
+        assert flags <= shown
+
+
+def test_readme_shows_the_main_job_and_a_program_to_use_its_result():
+    assert {"train.py", "joke.py"} <= {target for target, _ in OURS}
+
+
+def test_both_set_up_commands_install_the_tested_versions():
+    set_up = [line for line in shell_lines(README) if "pip install" in line]
+    assert len(set_up) == 2
+    for line in set_up:
+        assert line.startswith("python3 -m venv .venv && .venv/bin/pip install -c constraints.txt ")
+    assert set_up[0].endswith("&& .venv/bin/python train.py --algo ppo")
+    assert set_up[1].endswith("&& .venv/bin/python -m pytest")
+
+
+def test_ci_runs_the_readme_test_command():
+    command = next(x for x in shell_lines(README) if x.endswith("&& .venv/bin/python -m pytest"))
+    done = subprocess.run(
+        [str(ROOT / ".ci" / "run"), "--show"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == command
+
+
+def test_files_that_readme_names_exist():
+    for link in re.findall(r"\]\((?!https?://|#)([^)#]+)", README):
+        assert (ROOT / link).exists(), link
+
+
+def test_no_page_names_a_path_of_somebodys_machine():
+    for page in (ROOT / "README.md", *DOCS, *sorted((ROOT / "data").rglob("*.md"))):
+        assert not re.search(r"(?:^|[\s`(])/(?:home|work|root|tmp|Users)/", page.read_text()), page
