@@ -94,6 +94,25 @@ def test_ci_runs_the_readme_test_command():
     assert done.stdout.strip() == command
 
 
+def logged_keys():
+    """String literals like "policy/entropy"; of f-strings, a star for what is filled in."""
+    groups = "reward|critic|gate|control|joke|policy|loss|select|run|alarm|time|term"
+    files = [f for p in ("agents", "rewards", "envs") for f in sorted((ROOT / p).rglob("*.py"))]
+    for file in (*files, *sorted(ROOT.glob("*.py"))):
+        code = file.read_text()
+        yield from re.findall(rf'[^f]"((?:{groups}|value)/[a-z0-9_]+)"', code)
+        for key in re.findall(rf'f"((?:{groups})/[^"]+)"', code):
+            yield re.sub(r"\{[^}]*\}", "*", key)
+
+
+def test_every_logged_key_is_defined():
+    page = (ROOT / "docs" / "metrics.md").read_text()
+    defined = set(re.findall(r"`([a-z_]+/[^`]+)`", page))
+    keys = set(logged_keys())
+    assert len(keys) > 20
+    assert keys - defined == set()
+
+
 def test_files_that_readme_names_exist():
     for link in re.findall(r"\]\((?!https?://|#)([^)#]+)", README):
         assert (ROOT / link).exists(), link
