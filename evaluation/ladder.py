@@ -33,8 +33,8 @@ RECALL_RISE = 0.10
 DISTINCT_RATIO = 0.85
 PHRASE_SHARE = 0.10
 
-EMPTY_RATING = Rating(0.0, 0.0, 0.0, False)
-"""An empty joke is rated 0 by the scale's own definition: nothing to do with the prompt."""
+LOST_RATING = Rating(0.0, 0.0, 0.0, False)
+"""An empty or unfinished joke stands at the bottom of the scale, whatever the critic says of it."""
 
 Ratings = Sequence[Sequence[Rating | None]]
 
@@ -150,11 +150,13 @@ def is_lost(joke: str) -> bool:
 
 
 def lost_scores(
-    jokes: Sequence[Sequence[str]], scores: Sequence[Sequence[float | None]]
+    jokes: Sequence[Sequence[str]],
+    scores: Sequence[Sequence[float | None]],
+    lost: float = LOST_RATING.score,
 ) -> list[list[float | None]]:
-    """Scores for `win_rate`: as given, but `LOST` for empty and unfinished jokes."""
+    """Scores as given, but `lost` for empty and unfinished jokes: 0 for means, `LOST` for wins."""
     return [
-        [LOST if is_lost(joke) else score for joke, score in zip(row, given, strict=True)]
+        [lost if is_lost(joke) else score for joke, score in zip(row, given, strict=True)]
         for row, given in zip(jokes, scores, strict=True)
     ]
 
@@ -172,11 +174,11 @@ def _check(name: str, system: SystemLines, prompts: int) -> None:
 
 
 def _critic_ratings(system: SystemLines) -> Ratings | None:
-    """The critic's ratings where it may rate, an empty joke at the bottom of the scale."""
+    """The critic's ratings where it may rate, a lost joke at the bottom of the scale."""
     if system.ratings is None or not system.ratable:
         return None
     return [
-        [rating if joke.strip() else EMPTY_RATING for joke, rating in zip(j, r, strict=True)]
+        [LOST_RATING if is_lost(joke) else rating for joke, rating in zip(j, r, strict=True)]
         for j, r in zip(system.jokes, system.ratings, strict=True)
     ]
 
@@ -189,7 +191,7 @@ def _against(
     if own is None or other is None or system.labels is not None:
         return None, None
     a, b = (
-        lost_scores(s.jokes, [[r and r.score for r in row] for row in ratings])
+        lost_scores(s.jokes, [[r and r.score for r in row] for row in ratings], LOST)
         for s, ratings in ((system, own), (base, other))
     )
     return win_rate(a, b, tie, np.random.default_rng(seed)), sensitivity(a, b, tie)

@@ -80,7 +80,8 @@ def captions(ladder: Ladder) -> list[str]:
     out.append(
         f"{ladder.prompts} prompts, reporting critic {ladder.critic}: a distilled-critic figure, "
         "provisional until people or an outside LLM have judged. 95 % intervals over prompts. "
-        f"Win rate: ties half, ratings up to {ladder.tie:.3f} apart tie. "
+        f"Win rate: ties half, ratings up to {ladder.tie:.3f} apart tie; "
+        "an empty or unfinished joke rates 0 and loses. "
         f"distinct-2 at {ladder.lines_compared} line(s) a prompt."
     )
     for row in ladder.rows:

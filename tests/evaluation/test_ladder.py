@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from evaluation.ladder import SystemLines, build_ladder
+from evaluation.ladder import SystemLines, build_ladder, lost_scores
 from evaluation.render import (
     NOT_RATABLE,
     as_dict,
@@ -13,6 +13,7 @@ from evaluation.render import (
     samples_markdown,
     strip_controls,
 )
+from evaluation.win_rate import LOST
 from rewards.types import Rating, Unfinished
 
 ANIMALS = "cat dog cow hen fox owl bee ant eel elk".split()
@@ -99,7 +100,12 @@ def test_empty_and_unfinished_jokes_lose_whatever_their_rating():
     found = row(ladder({"ppo": lines(cut, lambda p, j: rated(9.0))}), "ppo")
     assert found.win.rate.value == 0.0
     assert found.lost == found.lines == 20
-    assert found.rating.value == pytest.approx(4.5)  # the empty half is 0 by the scale
+    assert found.rating.value == found.amusing.value == found.fact.value == 0.0
+
+
+def test_lost_scores_keep_what_is_not_lost():
+    assert lost_scores([["", "a", "b"]], [[9.0, None, 3.0]]) == [[0.0, None, 3.0]]
+    assert lost_scores([[Unfinished("a")]], [[None]], LOST) == [[LOST]]
 
 
 def test_an_empty_joke_needs_no_verdict():
