@@ -11,7 +11,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-from rewards.calls import as_numbers
+from rewards.calls import as_numbers, critic_name
 from rewards.control import ControlConfig, LabelledJoke
 from rewards.fakes import FAKES
 from rewards.gates import TeacherIndex
@@ -95,11 +95,14 @@ def _embedded(
 ) -> Critic:
     from rewards.embedded import load_embedded  # torch and the shipped files only when asked for
 
+    known: dict[str, Any] = {**context, **args}
+    if "folder" in args:
+        known["folder"] = Path(args["folder"])
     try:
-        inspect.signature(load_embedded).bind(kind, **context, **args)
+        inspect.signature(load_embedded).bind(kind, **known)
     except TypeError as error:
         raise ValueError(f"{option} {kind}: {error}") from None
-    return load_embedded(kind, **context, **args)
+    return load_embedded(kind, **known)
 
 
 def _call(factory: Callable[..., Any], args: Mapping[str, str], option: str, spec: str) -> Critic:
@@ -164,11 +167,14 @@ class MeanOfScorers:
         """Return the weighted mean of the members' scores."""
         total = sum(weight for weight, _ in self.members)
         columns = [
-            [x if x is None else w * x for x in as_numbers(s.score(prompts, jokes), len(jokes), n)]
-            for n, (w, s) in zip(map(str, range(len(self.members))), self.members, strict=True)
+            as_numbers(scorer.score(prompts, jokes), len(jokes), critic_name(scorer))
+            for _, scorer in self.members
         ]
+        weights = [weight for weight, _ in self.members]
         return [
-            None if None in row else sum(x for x in row if x is not None) / total
+            None
+            if None in row
+            else sum(w * x for w, x in zip(weights, row, strict=True) if x is not None) / total
             for row in zip(*columns, strict=True)
         ]
 

@@ -68,7 +68,7 @@ class Lifted:
 
     @property
     def needs_anchor_for_gae(self) -> bool:
-        """Means over the group alone sum to a constant, of which a value head would learn nothing."""
+        """Means over the group alone sum to a constant: nothing for a value head to learn."""
         return self.is_relative and not self.anchors
 
     def refuse_lone_jokes(self) -> None:
@@ -208,7 +208,7 @@ def _beats(a: float | None, b: float | None) -> float | None:
 
 
 class _Table:
-    """Who beats whom at one prompt: jokes first, then anchors, then (if wished) the plain prompt."""
+    """Who beats whom at one prompt: jokes first, then anchors, then (on demand) the prompt."""
 
     def __init__(
         self, prompt: str, jokes: list[str], anchors: list[str], literal: bool, use_group: bool

@@ -1,4 +1,4 @@
-"""Text of the command line that concerns critics, checked: `--critic-arg k=v`, `--reward a=1,b=0.5`.
+"""The command line's words on critics, checked: `--critic-arg k=v`, `--reward a=1,b=0.5`.
 
 Keys are named by environment variables only; what looks like a secret is refused, unprinted.
 """
