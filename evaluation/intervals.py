@@ -189,6 +189,33 @@ def prompt_means(values: Sequence[Sequence[float | None]]) -> list[float | None]
     return [sum(row) / len(row) if row else None for row in scored]
 
 
+def mean_over_seeds(
+    values: Sequence[Sequence[float | None]],
+    rng: np.random.Generator,
+    *,
+    resamples: int = RESAMPLES,
+    level: float = LEVEL,
+) -> Interval | None:
+    """The mean over runs and prompts, with prompts resampled and the seeds as they are.
+
+    The interval speaks of these runs on other prompts; the spread between seeds is shown beside it.
+
+    Args:
+        values: one list a seed, (P,) each, of the same prompts in the same order.
+        rng: source of the resamples.
+        resamples: bootstrap samples, > 1.
+        level: share of resamples inside the interval, in (0, 1).
+
+    Raises:
+        ValueError: seeds with different numbers of prompts.
+    """
+    sizes = {len(row) for row in values}
+    if len(sizes) > 1:
+        raise ValueError(f"seeds have {sorted(sizes)} prompts, must all have the same")
+    by_prompt = prompt_means(list(zip(*values, strict=True)))
+    return mean_interval(by_prompt, rng, resamples=resamples, level=level)
+
+
 def _check(resamples: int, level: float) -> None:
     if resamples < 2:
         raise ValueError(f"resamples is {resamples}, must be at least 2")

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from evaluation.intervals import (
     mean_interval,
+    mean_over_seeds,
     numbers,
     paired_difference,
     prompt_means,
@@ -119,6 +120,16 @@ def test_standard_error():
 
 def test_prompt_means_ignore_the_unscored():
     assert prompt_means([[1.0, None, 3.0], [None], []]) == [2.0, None, None]
+
+
+def test_seeds_are_averaged_inside_prompts():
+    one = np.random.default_rng(8).normal(size=30)
+    assert mean_over_seeds([one, one], rng()) == mean_interval(one, rng())
+    opposite = mean_over_seeds([one, -one], rng())
+    assert opposite[:3] == pytest.approx((0, 0, 0), abs=1e-12)
+    assert mean_over_seeds([[1.0, None], [3.0, None]], rng())[:1] == (2.0,)
+    with pytest.raises(ValueError, match=r"\[1, 2\] prompts"):
+        mean_over_seeds([[1.0], [1.0, 2.0]], rng())
 
 
 def test_bad_input_names_the_value():
