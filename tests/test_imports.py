@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("envs", "agents", "rewards", "models", "evaluation")
+PACKAGES = ("envs", "agents", "rewards", "models", "evaluation", "training")
 SCRIPTS = {"train", "evaluate", "compare", "audit", "teach", "joke"}
 
 

@@ -97,7 +97,8 @@ def test_ci_runs_the_readme_test_command():
 def logged_keys():
     """String literals like "policy/entropy"; of f-strings, a star for what is filled in."""
     groups = "reward|critic|gate|control|joke|policy|loss|select|run|alarm|time"
-    files = [f for p in ("agents", "rewards", "envs") for f in sorted((ROOT / p).rglob("*.py"))]
+    parts = ("agents", "rewards", "envs", "training")
+    files = [f for part in parts for f in sorted((ROOT / part).rglob("*.py"))]
     for file in (*files, *sorted(ROOT.glob("*.py"))):
         code = file.read_text()
         yield from re.findall(rf'[^f]"((?:{groups}|value)/[a-z0-9_]+)"', code)
