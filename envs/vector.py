@@ -151,6 +151,11 @@ class HumorVectorEnv(VectorEnv[tuple[str, ...], Sequence[str], NDArray[Any]]):
         ended = np.ones(self.num_envs, dtype=np.bool_)
         return self._observation(), rewards, ended, np.zeros_like(ended), infos
 
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """The present observation: what the next step's jokes answer."""
+        return self._observation()
+
     def state_dict(self) -> dict[str, Any]:
         """Generator, order, place in it and present prompts, JSON-serialisable."""
         return {

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from rewards.calls import CriticError, as_numbers, ask, critic_name
+from rewards.calls import CriticError, ask, ask_numbers, critic_name
 from rewards.control import Control, ControlConfig, LabelledJoke
 from rewards.gates import GATES, TeacherIndex, gate
 from rewards.lift import Lifted
@@ -160,6 +160,11 @@ class CompositeReward:
         self._metrics = self._summary(rewards, self._out_of_domain(ps, js))
         return rewards
 
+    def forget(self) -> None:
+        """Drop ratings kept for speed; what is kept must not decide how a resumed run adds up."""
+        if self._rater is not None:
+            self._rater.forget()
+
     def state_dict(self) -> dict[str, Any]:
         """Scale, control, windows of the terms and counts, JSON-serialisable."""
         return {
@@ -207,8 +212,7 @@ class CompositeReward:
         for name, (_, term) in self.terms.items():
             label = f"term {name} ({critic_name(term)})"
             call = partial(term.score, prompts, jokes)
-            answers = ask(call, len(jokes), label, self._causes) if jokes else []
-            values[name] = as_numbers(answers, len(jokes), label, self._causes)
+            values[name] = ask_numbers(call, len(jokes), label, self._causes)
         return values
 
     def _out_of_domain(self, prompts: list[str], jokes: list[str]) -> float | None:
@@ -216,7 +220,7 @@ class CompositeReward:
         if rater is None or not jokes:
             return None
         answers = ask(lambda: rater.rate(prompts, jokes), len(jokes), rater.name, self._causes)
-        known = [rating.out_of_domain for rating in answers if rating is not None]
+        known = [rating.out_of_domain for rating in answers or () if rating is not None]
         return sum(known) / len(known) if known else None
 
     def _summary(self, rewards: list[JokeReward], out_of_domain: float | None) -> dict[str, float]:

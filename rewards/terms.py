@@ -36,6 +36,10 @@ class SharedRatings:
         self._keep = keep
         self._known: OrderedDict[tuple[str, str], Rating] = OrderedDict()
 
+    def forget(self) -> None:
+        """Drop what is kept."""
+        self._known.clear()
+
     def rate(self, prompts: Sequence[str], jokes: Sequence[str]) -> list[Rating | None]:
         """Rate each joke; a missing rating is not kept, so it is asked for again."""
         asked = list(zip(prompts, jokes, strict=True))

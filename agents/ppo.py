@@ -1,0 +1,353 @@
+"""PPO on whole jokes, token by token: collect, advantages, clipped loss, update.
+
+Schulman et al. 2017, arXiv:1707.06347, with the details of "The N implementation details of RLHF
+with PPO" (Huang et al. 2024). What differs, and why: the default advantage has no value head (a
+group baseline, RLOO); advantages get one scale for the whole batch instead of whitening or a
+group's deviation; a joke without a verdict trains nothing at all.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from agents.configs import PPOConfig
+from agents.losses import (
+    KLController,
+    explained_variance,
+    gae,
+    group_advantages,
+    kl_estimates,
+    masked_mean,
+    policy_loss,
+    scale_advantages,
+    token_rewards,
+    value_loss,
+    whiten,
+)
+from agents.student import Completions, Student
+from rewards.types import Unfinished
+
+SAMPLER_TOLERANCE = 1e-3
+"""Nats a token by which sampler and training forward may differ before the forward is used."""
+
+RATIO_TOLERANCE = {torch.float32: 0.01, torch.bfloat16: 0.1}
+"""How far from 1 the mean ratio of the very first minibatch of an update may be."""
+
+MAX_SKIPPED = 3
+"""Updates in a row without a finite gradient before training stops."""
+
+
+class Rollout(NamedTuple):
+    """What one call of `collect` brings: B jokes in groups, and how they were received."""
+
+    completions: Completions
+    rewards: Tensor  # (B,) NaN where unscored
+    scored: Tensor  # (B,) bool
+    groups: Tensor  # (B,) int64
+    old_logps: Tensor  # (B, T) nats
+    ref_logps: Tensor  # (B, T) nats
+    values: Tensor | None  # (B, T), gae only
+    info: Mapping[str, Any]  # of the environment, one entry a joke
+    sampler_gap: float | None  # nats a token, sampler against training forward, if measured
+
+
+class Diverged(RuntimeError):
+    """No finite gradient several times in a row; carries the batch for a look."""
+
+    def __init__(self, message: str, rollout: Rollout) -> None:
+        super().__init__(message)
+        self.rollout = rollout
+
+
+class PPO:
+    """The agent: owns optimizer, KL controller and random numbers; the student is passed in."""
+
+    def __init__(self, config: PPOConfig, student: Student, *, seed: int) -> None:
+        self.config, self.student = config, student
+        self.parameters = student.trainable(last_layers=config.train_layers)
+        self.values = {}
+        if config.advantage == "gae":
+            head = student.value_head or student.add_value_head()
+            self.values = {f"value_head.{n}": p for n, p in head.named_parameters()}
+        self.optimizer = torch.optim.AdamW(
+            [
+                {"params": list(self.parameters.values()), "peak": config.learning_rate},
+                {"params": list(self.values.values()), "peak": config.value_learning_rate},
+            ],
+            lr=config.learning_rate,
+            betas=(0.9, 0.95),
+            eps=1e-5,  # PyTorch's 1e-8 is over-aggressive in the first steps
+            weight_decay=0.0,
+        )
+        self.kl = KLController(config.kl_coef, config.kl_target)
+        self.generator = torch.Generator().manual_seed(seed)
+        self.step = 0
+        self.skipped = 0  # updates in a row
+        self._sampler_is_exact: bool | None = {"sampler": True, "forward": False}.get(
+            config.old_logps
+        )
+
+    # ---- collect
+
+    def collect(self, env: Any) -> Rollout:
+        """One step of the vector environment: K jokes for each of its prompts."""
+        prompts = list(env.shown[:: self.config.group_size])  # one a group, in order
+        completions = self.student.generate(
+            prompts,
+            self.config.group_size,
+            temperature=self.config.temperature,
+            max_tokens=self.config.max_tokens,
+            generator=self.generator,
+        )
+        actions = tuple(
+            joke if done else Unfinished(joke)
+            for joke, done in zip(completions.jokes, completions.finished, strict=True)
+        )
+        _, rewards, _, _, info = env.step(actions)
+        with torch.no_grad():
+            old, values, gap = self._old_logps(completions)
+            reference = self.student.reference_logps(completions)
+        return Rollout(
+            completions,
+            torch.as_tensor(np.asarray(rewards), dtype=torch.float32),
+            torch.as_tensor(np.asarray(info["scored"], dtype=bool)),
+            torch.arange(len(prompts)).repeat_interleave(self.config.group_size),
+            old,
+            reference,
+            values,
+            info,
+            gap,
+        )
+
+    def _old_logps(self, completions: Completions) -> tuple[Tensor, Tensor | None, float | None]:
+        """Of the policy that sampled: the sampler's own where that is exact, else a forward."""
+        if self._sampler_is_exact and not self.values:
+            return completions.logps, None, None
+        logps = torch.zeros(completions.mask.shape)
+        values = torch.zeros(completions.mask.shape) if self.values else None
+        for rows in self.student.micro_batches(completions, range(len(completions.jokes))):
+            stats = self.student.token_stats(completions, rows)
+            logps[rows] = stats.logps.cpu()
+            if values is not None and stats.values is not None:
+                values[rows] = stats.values.cpu()
+        gap = float(masked_mean((logps - completions.logps).abs(), completions.mask))
+        if self._sampler_is_exact is None:
+            self._sampler_is_exact = gap < SAMPLER_TOLERANCE
+        return logps, values, gap
+
+    # ---- update
+
+    def update(self, rollout: Rollout) -> dict[str, float]:
+        """Learn from one rollout; returns the metrics of docs/metrics.md.
+
+        Raises:
+            Diverged: no finite gradient for the third update in a row.
+            RuntimeError: the first ratio is not 1, so old and new log-probabilities disagree.
+        """
+        mask = rollout.completions.mask & rollout.scored[:, None]  # unscored jokes never train
+        kl = kl_estimates(rollout.old_logps, rollout.ref_logps, mask)
+        advantages, returns = self._advantages(rollout, kl.k1, mask)
+        metrics = self._describe(rollout, kl.k1, kl.k3, mask, advantages)
+        metrics |= self._optimise(rollout, advantages, returns, mask)
+        self.step += 1
+        if bool(mask.any()):
+            per_token = float(masked_mean(kl.k1, mask))
+            self.kl = self.kl.after(per_token, int(rollout.scored.sum()))
+        return metrics
+
+    def _advantages(
+        self, rollout: Rollout, k1: Tensor, mask: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
+        """(B, T) advantages, and the targets of the value head."""
+        scores = torch.where(rollout.scored, rollout.rewards, 0.0)
+        if rollout.values is not None:
+            token = token_rewards(scores, k1, rollout.completions.mask, beta=self.kl.beta)
+            result = gae(token, rollout.values, mask, gamma=self.config.gamma, lam=self.config.lam)
+            return whiten(result.advantages, mask), result.returns
+        penalised = scores - self.kl.beta * k1.sum(-1)
+        advantages = group_advantages(
+            penalised,
+            rollout.scored,
+            rollout.groups,
+            divide_by_std=self.config.advantage == "grpo",
+        )
+        if self.config.advantage == "rloo":
+            advantages = scale_advantages(advantages, rollout.scored)
+        return advantages[:, None] * mask, None
+
+    def _optimise(
+        self, rollout: Rollout, advantages: Tensor, returns: Tensor | None, mask: Tensor
+    ) -> dict[str, float]:
+        config = self.config
+        warming = returns is not None and self.step < config.value_warmup_updates
+        totals = {"loss": 0.0, "clipped": 0.0, "approx_kl": 0.0, "value": 0.0, "entropy": 0.0}
+        norms: list[float] = []
+        first_ratio, n_tokens, skipped, stopped = math.nan, 0, False, False
+        self._set_learning_rate()
+        with self.student.training(self.parameters):
+            for epoch in range(config.epochs):
+                if stopped:
+                    break
+                for number, rows in enumerate(self._minibatches(rollout)):
+                    tokens = int(mask[rows].sum())
+                    if tokens == 0:
+                        continue
+                    self.optimizer.zero_grad(set_to_none=True)
+                    sums = dict.fromkeys((*totals, "ratio"), 0.0)
+                    for part in self.student.micro_batches(rollout.completions, rows):
+                        stats = self.student.token_stats(rollout.completions, part)
+                        where = mask[part]
+                        logps = stats.logps.cpu()
+                        policy = policy_loss(
+                            logps, rollout.old_logps[part], advantages[part], where,
+                            clip=config.clip,
+                        )  # fmt: skip
+                        loss = policy.loss * 0.0 if warming else policy.loss
+                        if returns is not None and rollout.values is not None:
+                            assert stats.values is not None  # gae always has a head
+                            fit = value_loss(
+                                stats.values.cpu(), rollout.values[part], returns[part], where,
+                                clip=config.value_clip,
+                            )  # fmt: skip
+                            loss = loss + fit
+                            sums["value"] += float(fit)
+                        (loss / tokens).backward()
+                        gap = torch.where(where, logps.detach() - rollout.old_logps[part], 0.0)
+                        sums["ratio"] += float((gap.exp() * where).sum())
+                        sums["loss"] += float(policy.loss)
+                        sums["clipped"] += float(policy.clipped)
+                        sums["approx_kl"] += float(policy.approx_kl)
+                        sums["entropy"] += float((stats.entropy.cpu() * where).sum())
+                    if epoch == 0 and number == 0:
+                        first_ratio = sums["ratio"] / tokens
+                        self._check_first_ratio(first_ratio)
+                    norm = float(
+                        torch.nn.utils.clip_grad_norm_(
+                            [*self.parameters.values(), *self.values.values()], config.grad_clip
+                        )
+                    )
+                    if not math.isfinite(norm) or not math.isfinite(sums["loss"]):
+                        skipped = True
+                        continue
+                    norms.append(norm)
+                    self.optimizer.step()
+                    for key in totals:
+                        totals[key] += sums[key]
+                    n_tokens += tokens
+                    if sums["approx_kl"] / tokens > 1.5 * config.max_approx_kl:
+                        stopped = True  # as SB3's target_kl
+                        break
+        self.student.changed()
+        self.skipped = self.skipped + 1 if skipped else 0
+        if self.skipped >= MAX_SKIPPED:
+            raise Diverged(f"no finite gradient in {self.skipped} updates in a row", rollout)
+        n = max(n_tokens, 1)
+        out = {
+            "loss/policy": totals["loss"] / n,
+            "policy/clip_fraction": totals["clipped"] / n,
+            "policy/approx_kl": totals["approx_kl"] / n,
+            "policy/entropy": totals["entropy"] / n,
+            "policy/first_ratio": first_ratio,
+            "policy/grad_norm": float(np.mean(norms)) if norms else math.nan,
+            "policy/learning_rate": self.optimizer.param_groups[0]["lr"],
+            "policy/skipped": float(skipped),
+            "policy/stopped_early": float(stopped),
+        }
+        if returns is not None and rollout.values is not None:
+            out["loss/value"] = totals["value"] / n
+            out["value/explained_variance"] = explained_variance(rollout.values, returns, mask)
+        return out
+
+    def _minibatches(self, rollout: Rollout) -> list[list[int]]:
+        """Rows in `minibatches` parts; a group stays whole, so its prompt is computed once."""
+        n_groups = int(rollout.groups.max()) + 1
+        order = torch.randperm(n_groups, generator=self.generator)
+        parts = order.tensor_split(self.config.minibatches)
+        return [
+            [i for i, g in enumerate(rollout.groups.tolist()) if g in set(part.tolist())]
+            for part in parts
+        ]
+
+    def _check_first_ratio(self, ratio: float) -> None:
+        tolerance = RATIO_TOLERANCE.get(self.student.base.model.dtype, 0.1)
+        if math.isfinite(ratio) and abs(ratio - 1) > tolerance:
+            raise RuntimeError(
+                f"mean ratio of the first minibatch is {ratio:.4f}, must be 1 +- {tolerance}: the "
+                f"old log-probabilities are not of the policy that sampled "
+                f"(try --old-logps forward)"
+            )
+
+    def _set_learning_rate(self) -> None:
+        """Linear warm-up, then linearly to a tenth."""
+        config = self.config
+        rise = min(1.0, (self.step + 1) / (config.warmup_updates + 1))
+        fall = 1 - 0.9 * self.step / config.updates
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["peak"] * rise * fall
+
+    def _describe(
+        self, rollout: Rollout, k1: Tensor, k3: Tensor, mask: Tensor, advantages: Tensor
+    ) -> dict[str, float]:
+        scored = rollout.scored
+        lengths = rollout.completions.mask.sum(-1).float()
+        finite = rollout.rewards[scored]
+        metrics = {
+            "reward/mean": float(finite.mean()) if len(finite) else math.nan,
+            "reward/std": float(finite.std()) if len(finite) > 1 else math.nan,
+            "policy/kl_per_joke": float(k1.sum(-1)[scored].mean()) if len(finite) else math.nan,
+            "policy/kl_per_token": float(masked_mean(k1, mask)),
+            "policy/kl_k3_per_token": float(masked_mean(k3, mask)),
+            "policy/kl_coef": self.kl.beta,
+            "policy/advantage_std": float(advantages[mask].std()) if len(finite) > 1 else 0.0,
+            "joke/words": float(np.mean(rollout.info["length"])),
+            "joke/recall": float(np.mean(rollout.info["recall"])),
+            "joke/tokens": float(lengths.mean()),
+            "joke/finished": float(np.mean(rollout.completions.finished)),
+        }
+        if rollout.sampler_gap is not None:
+            metrics["policy/sampler_gap"] = rollout.sampler_gap
+        return metrics
+
+    # ---- state
+
+    def state_dict(self) -> dict[str, Any]:
+        """`tensors` for safetensors and `scalars` for JSON; with the adapter, all of the agent."""
+        tensors = {f"value/{n}": p.detach().clone() for n, p in self.values.items()}
+        steps: dict[str, float] = {}
+        for name, parameter in (self.parameters | self.values).items():
+            state = self.optimizer.state.get(parameter, {})
+            if state:
+                tensors[f"exp_avg/{name}"] = state["exp_avg"]
+                tensors[f"exp_avg_sq/{name}"] = state["exp_avg_sq"]
+                steps[name] = float(state["step"])
+        scalars = {
+            "step": self.step,
+            "skipped": self.skipped,
+            "kl_beta": self.kl.beta,
+            "sampler_is_exact": self._sampler_is_exact,
+            "generator": self.generator.get_state().tolist(),
+            "optimizer_steps": steps,
+        }
+        return {"tensors": tensors, "scalars": scalars}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Undo of `state_dict`; the student's adapter is loaded by the caller."""
+        tensors, scalars = state["tensors"], state["scalars"]
+        self.step, self.skipped = int(scalars["step"]), int(scalars["skipped"])
+        self.kl = self.kl._replace(beta=float(scalars["kl_beta"]))
+        self._sampler_is_exact = scalars["sampler_is_exact"]
+        self.generator.set_state(torch.tensor(scalars["generator"], dtype=torch.uint8))
+        for name, parameter in (self.parameters | self.values).items():
+            if name in self.values:
+                parameter.data.copy_(tensors[f"value/{name}"])
+            if name in scalars["optimizer_steps"]:
+                self.optimizer.state[parameter] = {
+                    "step": torch.tensor(scalars["optimizer_steps"][name]),
+                    "exp_avg": tensors[f"exp_avg/{name}"].to(parameter.device),
+                    "exp_avg_sq": tensors[f"exp_avg_sq/{name}"].to(parameter.device),
+                }
+        self.student.changed()

@@ -1,0 +1,207 @@
+"""The end of a run: every system on the report prompts, rated by the report critic."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from agents.student import Student
+from envs.prompts import Prompt
+from evaluation.ladder import Ladder, SystemLines, build_ladder
+from evaluation.pairs import blind_pairs, to_jsonl
+from evaluation.render import as_dict, markdown, plain, samples_markdown
+from rewards.protocols import Critic, Scorer
+from rewards.types import Rater, Rating, Unfinished
+from training.parts import DATA
+from training.selection import GREEDY, Groups, rate_jokes, tune_decoding, write_jokes
+
+SAMPLED = 0.7
+"""Temperature of the sampled rows."""
+BEST_OF = 4
+SHOWN = 10
+"""Prompts printed with their jokes."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """What the table needs to know about a run."""
+
+    student: Student
+    prompts: Sequence[Prompt]
+    select_prompts: Sequence[str]
+    train_critic: Critic
+    select: Rater
+    report: Rater
+    report_name: str
+    tie: float
+    jokes: int  # a prompt, sampled systems
+    max_tokens: int
+    seed: int
+    training_jokes: Sequence[str]
+    warnings: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Written:
+    """Jokes of the table, before anyone rated them."""
+
+    lines: dict[str, Groups]
+    decoding: dict[str, str]
+    tuning: dict[str, dict[str, float]]
+
+
+def write_systems(table: Table, checkpoints: Mapping[str, Path]) -> Written:
+    """Let start and checkpoints write: sampled at 0.7 and at the decoding tuned on select prompts.
+
+    Args:
+        table: what to write about.
+        checkpoints: name -> adapter folder, e.g. best and last.
+    """
+    texts = [p.text for p in table.prompts]
+    lines: dict[str, Groups] = {}
+    decoding: dict[str, str] = {}
+    tuning: dict[str, dict[str, float]] = {}
+
+    def write(name: str, temperature: float, *, start: bool) -> None:
+        lines[name] = write_jokes(
+            table.student, texts, table.jokes, temperature=temperature,
+            max_tokens=table.max_tokens, seed=table.seed, start=start,
+        )  # fmt: skip
+        decoding[name] = "greedy" if temperature == GREEDY else f"{temperature:g}"
+
+    def tuned(name: str, *, start: bool) -> float:
+        best, tuning[name] = tune_decoding(
+            table.student, table.select, table.select_prompts,
+            max_tokens=table.max_tokens, seed=table.seed, start=start,
+        )  # fmt: skip
+        return best
+
+    write("start", SAMPLED, start=True)
+    write("start-tuned", tuned("start", start=True), start=True)
+    picked = best_of(table.train_critic, texts, lines["start"])
+    if picked is not None:
+        lines["best-of-4"], decoding["best-of-4"] = picked, f"{SAMPLED:g}, training critic picks"
+    for name, folder in checkpoints.items():
+        table.student.load_adapter(folder)
+        write(name, SAMPLED, start=False)
+        write(f"{name}-tuned", tuned(name, start=False), start=False)
+    return Written(lines, decoding, tuning)
+
+
+def best_of(critic: Critic, prompts: Sequence[str], jokes: Groups) -> Groups | None:
+    """The joke of the first `BEST_OF` that the critic scores highest; None if it cannot score.
+
+    Jokes without a verdict and unfinished ones are not chosen, unless a prompt has no other.
+    """
+    if not isinstance(critic, Scorer):
+        return None
+    some = [row[:BEST_OF] for row in jokes]
+    flat = [(p, j) for p, row in zip(prompts, some, strict=True) for j in row]
+    scores = iter(critic.score([p for p, _ in flat], [j for _, j in flat]))
+    out = []
+    for row in some:
+        rated = [(next(scores), j) for j in row]
+        usable = [(s, j) for s, j in rated if s is not None and not isinstance(j, Unfinished)]
+        out.append([max(usable, key=lambda x: x[0])[1] if usable else row[0]])
+    return out
+
+
+def build_table(table: Table, written: Written) -> tuple[Ladder, dict[str, SystemLines]]:
+    """Rate all lines and work out the ladder."""
+    texts = [p.text for p in table.prompts]
+    systems = _labelled_systems(table.prompts)
+    for name, jokes in written.lines.items():
+        systems[name] = SystemLines(
+            jokes,
+            rate_jokes(table.report, texts, jokes),
+            decoding=written.decoding[name],
+        )
+    ladder = build_ladder(
+        texts,
+        systems,
+        tie=table.tie,
+        rng=np.random.default_rng(table.seed),
+        critic=table.report_name,
+        training_jokes=table.training_jokes,
+        warnings=table.warnings,
+    )
+    return ladder, systems
+
+
+def _labelled_systems(prompts: Sequence[Prompt]) -> dict[str, SystemLines]:
+    """Copy and light paraphrase: 2 by the scale's definition, whatever a critic thinks."""
+    plain_rating = Rating(2.0, 0.0, 1.0, False)
+
+    def rated(jokes: list[list[str]], note: str) -> SystemLines:
+        labels = [[plain_rating] for _ in jokes]
+        return SystemLines(jokes, None, ratable=False, labels=labels, note=note)
+
+    systems = {"copy": rated([[p.text] for p in prompts], "2 by definition")}
+    light = _by_text(DATA / "paraphrases.jsonl", "light")
+    if all(p.text in light for p in prompts):
+        systems["light paraphrase"] = rated([[light[p.text]] for p in prompts], "2 by definition")
+    return systems
+
+
+def teacher_lines(prompts: Sequence[Prompt]) -> dict[str, str]:
+    """The first teacher joke of each prompt that has one."""
+    jokes = _by_text(DATA / "everyday.jsonl", "teacher")
+    return {p.text: jokes[p.text][0]["text"] for p in prompts if p.text in jokes}
+
+
+def _by_text(file: Path, key: str) -> dict[str, Any]:
+    records = (json.loads(line) for line in file.read_text().splitlines())
+    return {r["text"]: r[key] for r in records}
+
+
+def save_table(
+    folder: Path, table: Table, written: Written, ladder: Ladder, extra: Mapping[str, Any]
+) -> str:
+    """Write results.json, table.md, jokes.jsonl and blind pairs; returns the text to print."""
+    texts = [p.text for p in table.prompts]
+    final = "best-tuned"
+    rivals = [r for r in ("start-tuned", "best-of-4") if r in written.lines]
+    ours = [row[0] for row in written.lines[final]]
+    blinded = [
+        blind_pairs(texts, ours, [row[0] for row in written.lines[rival]], (final, rival))
+        for rival in rivals
+    ]
+    (folder / "pairs.jsonl").write_text(to_jsonl(blinded))
+    results = {
+        "table": as_dict(ladder),
+        "tuning": written.tuning,
+        "pairs": [
+            {"of": [final, rival], "key": b.key, "equal": b.equal, "lost": b.lost}
+            for rival, b in zip(rivals, blinded, strict=True)
+        ],
+        **extra,
+    }
+    (folder / "results.json").write_text(json.dumps(results, indent=1) + "\n")
+    with (folder / "jokes.jsonl").open("w") as file:
+        for i, prompt in enumerate(table.prompts):
+            rows = {name: [str(j) for j in groups[i]] for name, groups in written.lines.items()}
+            file.write(json.dumps({"id": prompt.id, "prompt": prompt.text, "jokes": rows}) + "\n")
+    teacher = teacher_lines(table.prompts)
+    shown = texts[:SHOWN]
+    samples = {
+        "start-tuned": [str(written.lines["start-tuned"][i][0]) for i in range(len(shown))],
+        "best-tuned": [str(written.lines[final][i][0]) for i in range(len(shown))],
+        "teacher": [teacher.get(t, "") for t in shown],
+    }
+    text = markdown(ladder) + "\n\n" + samples_markdown(shown, samples)
+    (folder / "table.md").write_text(text + "\n")
+    return plain(ladder) + "\n\n" + _told(shown, samples)
+
+
+def _told(prompts: Sequence[str], samples: Mapping[str, Sequence[str]]) -> str:
+    from training.run_log import plain as printable
+
+    blocks = []
+    for i, prompt in enumerate(prompts):
+        lines = [f"  {'prompt':<12} {printable(prompt)}"]
+        lines += [f"  {name:<12} {printable(row[i])}" for name, row in samples.items() if row[i]]
+        blocks.append("\n".join(lines))
+    return "\n\n".join(blocks)

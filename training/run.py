@@ -1,0 +1,263 @@
+"""Runs from options to results: what train.py does once torch is loaded."""
+
+import json
+import math
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from agents.configs import PPOConfig, RunConfig
+from agents.ppo import PPO, Diverged
+from agents.student import Student
+from envs.prompts import teacher_jokes
+from rewards.embedded import KINDS, manifest_of
+from training.checkpoint import ADAPTER, checkpoints, load_checkpoint
+from training.final_table import Table, build_table, save_table, write_systems
+from training.loop import CHECKPOINTS, Loop, Selector, TooManyUnscored, last_checkpoint
+from training.parts import (
+    Critics,
+    check_critics,
+    make_critics,
+    make_env,
+    make_reward,
+    prompt_sets,
+)
+from training.run_log import RunLog
+
+SELECT_SEED = 7_001
+TABLE_SEED = 9_001
+"""Random numbers of selection and table: the same for every run, so that runs compare."""
+
+EXIT_STOPPED = 3
+
+
+def run_ppo(
+    options: Any,
+    folder: Path,
+    write_config: Callable[[], None],
+    *,
+    resume: bool,
+    quiet: bool,
+) -> int:
+    """Train by PPO and print the final table; returns the exit status.
+
+    Args:
+        options: has `run` (RunConfig) and `ppo` (PPOConfig).
+        folder: of the run; made when everything is known to be right.
+        write_config: writes the resolved options into it.
+        resume: continue from the newest checkpoint.
+        quiet: nothing but errors and the table.
+
+    Raises:
+        ValueError: bad input; nothing was written.
+        KeyboardInterrupt: Ctrl-C; the run is saved.
+    """
+    run: RunConfig = options.run
+    ppo: PPOConfig = options.ppo
+    began = time.monotonic()
+    torch.set_num_threads(torch.get_num_threads() if not run.threads else run.threads)
+    sets = prompt_sets(run)
+    check_critics(run)
+    saved = load_checkpoint(last_checkpoint(folder)) if resume else None
+    student = Student.load(run.student, device=run.device)
+    critics = make_critics(run, student)
+    reward = make_reward(run, ppo, critics, student)
+    env = make_env(run, ppo, sets, reward)
+    env.reset(seed=run.seed)
+    agent = PPO(ppo, student, seed=run.seed)
+    select_texts = [p.text for p in sets.select]
+    selector = Selector(
+        critics.select, select_texts, run.select_jokes, ppo.temperature, ppo.max_tokens,
+        SELECT_SEED,
+    )  # fmt: skip
+    if not resume:
+        write_config()
+    with RunLog(folder, from_step=saved.step if saved else 0, quiet=quiet) as log:
+        log.progress.say(f"{folder}: {run.student} loaded in {time.monotonic() - began:.1f} s")
+        loop = Loop(
+            folder=folder,
+            student=student,
+            agent=agent,
+            env=env,
+            reward=reward,
+            selector=selector,
+            log=log,
+            updates=ppo.updates,
+            jokes_per_update=ppo.jokes_per_update,
+            eval_every=run.eval_every,
+            checkpoint_every=run.checkpoint_every,
+            max_unscored=run.max_unscored,
+            stop_rule=run.stop_rule and run.critic in KINDS,
+            forget=lambda: _forget(student, reward),
+        )
+        if saved is not None:
+            loop.restore(saved)
+        try:
+            loop.run()
+        except TooManyUnscored as error:
+            print(f"train.py: {error}; saved, continue with --resume {folder}")
+            return EXIT_STOPPED
+        except Diverged as error:
+            batch = folder / "diverged.json"
+            batch.write_text(json.dumps(_batch(error.rollout), indent=1))
+            print(f"train.py: {error}; the batch is in {batch}")
+            return EXIT_STOPPED
+        log.progress.say(f"trained {agent.step} updates in {_minutes(began)}; writing the table")
+        finish(run, ppo, sets, student, critics, loop, began)
+    return 0
+
+
+def finish(
+    run: RunConfig,
+    ppo: PPOConfig,
+    sets: Any,
+    student: Student,
+    critics: Critics,
+    loop: Loop,
+    began: float,
+) -> None:
+    """Best and last checkpoint on the report prompts; prints and saves the table."""
+    by_step = {int(f.name.split("-")[1]): f for f in checkpoints(loop.folder / CHECKPOINTS)}
+    adapters = {"best": by_step[loop.best_step] / ADAPTER}
+    if loop.agent.step != loop.best_step:
+        adapters["last"] = by_step[loop.agent.step] / ADAPTER
+    shipped = run.report_critic in KINDS
+    manifest: Mapping[str, Any] = manifest_of(run.report_critic) if shipped else {}
+    table = Table(
+        student=student,
+        prompts=sets.report,
+        select_prompts=[p.text for p in sets.select],
+        train_critic=critics.train,
+        select=critics.select,
+        report=critics.report,
+        report_name=run.report_critic,
+        tie=float(manifest.get("tie_threshold", 0.0)),
+        jokes=run.table_jokes,
+        max_tokens=ppo.max_tokens,
+        seed=TABLE_SEED,
+        training_jokes=[j for _, j in teacher_jokes("train")],
+        warnings=_warnings(run, manifest),
+    )
+    loop.forget()
+    written = write_systems(table, adapters)
+    ladder, _ = build_table(table, written)
+    extra = {
+        "best_step": loop.best_step,
+        "last_step": loop.agent.step,
+        "stopped": loop.stopped,
+        "judged_jokes": loop.agent.step * ppo.jokes_per_update,
+        "seconds": round(time.monotonic() - began, 1),
+    }
+    print(save_table(loop.folder, table, written, ladder, extra))
+    print(f"\n{loop.folder}: best step {loop.best_step} of {loop.agent.step}, {_minutes(began)}")
+    print(f'try it: python joke.py {loop.folder} "I lost my keys again."')
+
+
+def dry_run(algo: str, options: Any) -> str:
+    """What a run would cost, reckoned without loading weights."""
+    run: RunConfig = options.run
+    sets = prompt_sets(run)
+    if algo != "ppo":
+        return f"{algo} judges no jokes and asks no critic"
+    check_critics(run)
+    ppo: PPOConfig = options.ppo
+    looks = math.ceil(ppo.updates / run.eval_every) + 1
+    judged = ppo.updates * ppo.jokes_per_update
+    selecting = looks * len(sets.select) * run.select_jokes
+    tabled = len(sets.report) * (3 * run.table_jokes + 3)
+    tokens = (judged + selecting + tabled) * TOKENS_A_JOKE
+    local = run.critic in KINDS or run.critic.startswith("fake:")
+    lines = [
+        f"updates            {ppo.updates} of {ppo.jokes_per_update} jokes",
+        f"judged jokes       {judged} in training, {selecting} in {looks} looks, {tabled} in the table",
+        f"requests           {0 if local else judged} to {run.critic}",
+        f"tokens             about {tokens:,} through the student",
+        f"money              {'0 (the critic runs here)' if local else 'as the critic charges'}",
+        f"minutes            about {_estimate(judged, selecting + tabled):.0f} on two slow cores",
+    ]
+    return "\n".join(lines)
+
+
+TOKENS_A_JOKE = 45
+"""Prompt and joke, for estimates."""
+SECONDS_TRAINED, SECONDS_LOOKED = 0.45, 0.15
+"""Per joke on a two-core AVX2 machine in fp32 (benchmarks/README.md)."""
+
+
+def _estimate(trained: int, looked: int) -> float:
+    return (trained * SECONDS_TRAINED + looked * SECONDS_LOOKED) / 60
+
+
+def _forget(student: Student, reward: Any) -> None:
+    """Readings and ratings kept for speed: a resumed run starts without them."""
+    student.start_reader().forget()
+    reward.forget()
+
+
+def _warnings(run: RunConfig, manifest: Mapping[str, Any]) -> list[str]:
+    out = []
+    if manifest:
+        out.append(
+            "Win rates are by a distilled critic, so every gain is provisional until an outside "
+            "judge or people have read pairs.jsonl."
+        )
+    correlated = manifest.get("error_correlation", {}).get(run.critic)
+    if correlated is not None and correlated > 0.6:
+        out.append(
+            f"report critic not independent: errors correlate {correlated:.2f} with training's"
+        )
+    return out
+
+
+def _batch(rollout: Any) -> dict[str, Any]:
+    done = rollout.completions
+    return {
+        "prompts": done.prompts,
+        "jokes": done.jokes,
+        "rewards": [x if math.isfinite(x) else None for x in rollout.rewards.tolist()],
+    }
+
+
+def _minutes(began: float) -> str:
+    return f"{(time.monotonic() - began) / 60:.1f} min"
+
+
+def run_sft(
+    options: Any,
+    folder: Path,
+    write_config: Callable[[], None],
+    *,
+    resume: bool,
+    quiet: bool,
+) -> int:
+    """Make a start adapter by imitation of the corpus' train jokes; returns the exit status.
+
+    Raises:
+        ValueError: `--resume` (imitation starts again), or a student that is not a bare base.
+    """
+    import shutil
+
+    from agents.sft import train_sft
+    from models.load import load_base
+
+    if resume:
+        raise ValueError("--resume: imitation takes minutes and is not resumed; start it again")
+    name = "smollm2-135m" if options.run.student == "start" else options.run.student
+    torch.set_num_threads(
+        torch.get_num_threads() if not options.run.threads else options.run.threads
+    )
+    pairs = [(p.text, joke) for p, joke in teacher_jokes("train")]
+    if options.sft.simple:
+        pairs += [(p.text, joke) for p, joke in teacher_jokes("train", simple=True)]
+    base = load_base(name, device=options.run.device)
+    write_config()
+    done = train_sft(options.sft, base, pairs, folder, seed=options.run.seed)
+    shutil.rmtree(folder / "trl", ignore_errors=True)
+    (folder / "results.json").write_text(json.dumps(done, indent=1) + "\n")
+    if not quiet:
+        print(f"{folder}: {done['steps']:.0f} steps, loss {done['loss']:.3f} nats a token")
+        print(f"use it: python train.py --algo ppo --student {folder / 'adapter'} ...")
+    return 0

@@ -1,0 +1,124 @@
+"""What the select critic sees of a run: the same prompts and random numbers every time."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+
+from agents.student import Student
+from evaluation.diversity import commonest_opening, commonest_own_phrase, distinct_n
+from evaluation.intervals import prompt_means
+from evaluation.ladder import lost_scores
+from rewards.text import recall, words
+from rewards.types import Rater, Rating, Unfinished
+
+Groups = list[list[str]]
+
+GREEDY = 0.0
+TUNING_GRID = (GREEDY, 0.4, 0.7)
+"""Temperatures that decoding is tuned over, on select prompts; 0 is greedy."""
+
+
+class Look(NamedTuple):
+    """One evaluation of a student by the select critic."""
+
+    jokes: Groups  # per prompt
+    ratings: list[list[Rating | None]]
+    scores: list[float | None]  # mean rating of each prompt's jokes; lost ones count 0
+
+    @property
+    def mean(self) -> float:
+        """Mean rating over prompts with a verdict; NaN without any."""
+        known = [s for s in self.scores if s is not None]
+        return sum(known) / len(known) if known else float("nan")
+
+
+def write_jokes(
+    student: Student,
+    prompts: Sequence[str],
+    k: int,
+    *,
+    temperature: float,
+    max_tokens: int,
+    seed: int,
+    start: bool = False,
+) -> Groups:
+    """`k` jokes a prompt (one where greedy); unfinished ones are marked as such."""
+    k = 1 if temperature == GREEDY else k
+    done = student.generate(
+        prompts,
+        k,
+        temperature=temperature,
+        max_tokens=max_tokens,
+        generator=torch.Generator().manual_seed(seed),
+        start=start,
+    )
+    lines = [
+        joke if finished else Unfinished(joke)
+        for joke, finished in zip(done.jokes, done.finished, strict=True)
+    ]
+    return [lines[i : i + k] for i in range(0, len(lines), k)]
+
+
+def rate_jokes(
+    critic: Rater, prompts: Sequence[str], jokes: Sequence[Sequence[str]]
+) -> list[list[Rating | None]]:
+    """Ratings in the shape of `jokes`, by one call."""
+    flat = [joke for row in jokes for joke in row]
+    whose = [p for p, row in zip(prompts, jokes, strict=True) for _ in row]
+    answers = iter(critic.rate(whose, flat))
+    return [[next(answers) for _ in row] for row in jokes]
+
+
+def look(
+    student: Student,
+    critic: Rater,
+    prompts: Sequence[str],
+    k: int,
+    *,
+    temperature: float,
+    max_tokens: int,
+    seed: int,
+    start: bool = False,
+) -> Look:
+    """Let the student write and the select critic rate."""
+    jokes = write_jokes(
+        student, prompts, k, temperature=temperature, max_tokens=max_tokens, seed=seed, start=start
+    )
+    ratings = rate_jokes(critic, prompts, jokes)
+    scores = [[None if r is None else r.score for r in row] for row in ratings]
+    return Look(jokes, ratings, prompt_means(lost_scores(jokes, scores)))
+
+
+def tune_decoding(
+    student: Student,
+    critic: Rater,
+    prompts: Sequence[str],
+    *,
+    max_tokens: int,
+    seed: int,
+    grid: Sequence[float] = TUNING_GRID,
+    start: bool = False,
+) -> tuple[float, dict[str, float]]:
+    """The temperature whose jokes the select critic rates highest, and all mean ratings."""
+    means = {
+        t: look(
+            student, critic, prompts, 2,
+            temperature=t, max_tokens=max_tokens, seed=seed, start=start,
+        ).mean
+        for t in grid
+    }  # fmt: skip
+    return max(means, key=means.__getitem__), {f"{t:g}": mean for t, mean in means.items()}
+
+
+def text_metrics(prompts: Sequence[str], jokes: Groups, prefix: str) -> dict[str, float]:
+    """Length, recall and sameness of a set of jokes, for logs and alarms."""
+    pairs = [(p, j) for p, row in zip(prompts, jokes, strict=True) for j in row]
+    distinct = distinct_n(jokes)
+    return {
+        f"{prefix}/words": sum(len(words(j)) for _, j in pairs) / len(pairs),
+        f"{prefix}/recall": sum(recall(p, j) for p, j in pairs) / len(pairs),
+        f"{prefix}/distinct_2": float("nan") if distinct is None else distinct,
+        f"{prefix}/commonest_opening": commonest_opening(jokes).share,
+        f"{prefix}/commonest_4gram": commonest_own_phrase(prompts, jokes).share,
+    }
