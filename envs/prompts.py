@@ -57,7 +57,7 @@ def load_prompts(path: Path | str) -> list[Prompt]:
     """Read prompts of one's own, in the order of the file.
 
     ``.jsonl``: objects with ``text`` and, if wished, ``id``, ``domain``, ``split``; other fields
-    are left alone. ``.csv``: the same as columns. ``.txt``: one sentence a line, empty lines skipped.
+    are left alone. ``.csv``: the same as columns. ``.txt``: one sentence a line.
     Without ids, a prompt is called after the file and its line.
 
     Raises:

@@ -89,9 +89,9 @@ def as_numbers(
 
 
 def ask(
-    call: Callable[[], Sequence[T | None]], n: int, name: str, causes: Counter[str]
-) -> Sequence[T | None]:
-    """Ask one batch of `n` questions; all None, counted by the error's name, if the call fails.
+    call: Callable[[], Sequence[T]], n: int, name: str, causes: Counter[str]
+) -> Sequence[T] | None:
+    """Ask one batch of `n` questions; None, counted `n` times by the error's name, if that fails.
 
     Raises:
         ValueError: the critic answered another number of questions.
@@ -100,5 +100,23 @@ def ask(
         answers = call()
     except FAILURES as error:
         causes[type(error).__name__] += n
-        return [None] * n
+        return None
     return checked_length(answers, n, name)
+
+
+def ask_numbers(
+    call: Callable[[], Sequence[object]],
+    n: int,
+    name: str,
+    causes: Counter[str],
+    *,
+    low: float = -math.inf,
+    high: float = math.inf,
+) -> list[float | None]:
+    """Ask for `n` numbers in [low, high]: `ask`, then `as_number` on each; no call for n = 0."""
+    if n == 0:
+        return []
+    answers = ask(call, n, name, causes)
+    if answers is None:
+        return [None] * n
+    return as_numbers(answers, n, name, causes, low=low, high=high)

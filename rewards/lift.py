@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from rewards.calls import as_number, as_numbers, ask, checked_length, critic_name
+from rewards.calls import as_number, ask, ask_numbers, checked_length, critic_name
 from rewards.protocols import Critic, Judge, Ranker, Scorer
 from rewards.text import is_near_copy
 
@@ -101,17 +101,14 @@ class Lifted:
         else:
             raw, plain = self._score_against(prompts, jokes, literals)
         return [
-            self._finish(score, plain.get(p), n, p in plain)
+            self._finish(score, n, plain[p]) if n or self.clip == "literal" else score
             for score, p, n in zip(raw, prompts, near, strict=True)
         ]
 
-    def _finish(
-        self, score: float | None, plain: float | None, near: bool, asked: bool
-    ) -> float | None:
-        if score is None or (asked and plain is None):
+    def _finish(self, score: float | None, near: bool, plain: float | None) -> float | None:
+        """Hold a score against the plain prompt's own; without that there is no verdict."""
+        if score is None or plain is None:
             return None
-        if plain is None:
-            return score
         if near:
             score = min(score, plain)
         return max(0.0, score - plain) if self.clip == "literal" else score
@@ -122,12 +119,7 @@ class Lifted:
         asked = list(zip([*prompts, *literals], [*jokes, *literals], strict=True))
         unique = list(dict.fromkeys(asked))
         questions = [p for p, _ in unique], [j for _, j in unique]
-        answers = (
-            ask(lambda: critic.score(*questions), len(unique), self.name, self.causes)
-            if unique
-            else []
-        )
-        values = as_numbers(answers, len(unique), self.name, self.causes)
+        values = ask_numbers(lambda: critic.score(*questions), len(unique), self.name, self.causes)
         known = dict(zip(unique, values, strict=True))
         return [known[x] for x in asked[: len(jokes)]], {p: known[p, p] for p in literals}
 
@@ -174,8 +166,9 @@ class Lifted:
         if not asked:
             return
         columns = [[x[k] for x in asked] for k in range(3)]
-        answers = ask(lambda: critic.compare(*columns), len(asked), self.name, self.causes)
-        values = as_numbers(answers, len(asked), self.name, self.causes, low=0.0, high=1.0)
+        values = ask_numbers(
+            lambda: critic.compare(*columns), len(asked), self.name, self.causes, low=0.0, high=1.0
+        )
         known = dict(zip(asked, values, strict=True))
         for table in tables:
             table.fill(
@@ -189,6 +182,8 @@ class Lifted:
             return
         prompts = [table.prompt for table in asked]
         answers = ask(lambda: critic.rank(prompts, groups), len(asked), self.name, self.causes)
+        if answers is None:
+            return
         for table, group, answer in zip(asked, groups, answers, strict=True):
             if answer is None:
                 self.causes["no verdict"] += 1
