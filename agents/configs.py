@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from tyro.conf import UseAppendAction
+
 
 @dataclass(frozen=True)
 class PPOConfig:
@@ -23,7 +25,7 @@ class PPOConfig:
     """Updates over which the learning rate rises to its value."""
     epochs: int = 1
     """Passes over the jokes of an update."""
-    minibatches: int = 2
+    minibatches: int = 4
     """Optimizer steps a pass; with one step in all, clipping could never act."""
     clip: float = 0.2
     """Ratio clip, epsilon of Eq. 7 of the PPO paper."""
@@ -97,8 +99,8 @@ class RunConfig:
     """Of sampling, prompt order and minibatches."""
     critic: str = "embedded"
     """Rewards the student: KIND[:TARGET] or module:factory (docs/critics.md)."""
-    critic_arg: tuple[str, ...] = ()
-    """Options of the critic as name=value; secrets only as key_env=VARIABLE."""
+    critic_arg: UseAppendAction[tuple[str, ...]] = ()
+    """An option of the critic as name=value, repeatable; secrets only as key_env=VARIABLE."""
     select_critic: str = "embedded-select"
     """Picks the checkpoint and stops the run; never the training critic."""
     report_critic: str = "embedded-report"
