@@ -4,11 +4,11 @@
     cat sentences.txt | python joke.py RUN
     python joke.py RUN --export DIR
 
-RUN is a run folder (its best checkpoint is used), an adapter folder, or a student's name (`start`).
+RUN is a run folder (its best checkpoint is used), `last` for the newest in runs/, an adapter folder,
+or a student's name (`start`).
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -28,7 +28,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="joke.py", description="Write jokes with a trained student."
     )
-    parser.add_argument("run", help="run folder, adapter folder, or student name")
+    parser.add_argument("run", help="run folder, last, adapter folder, or student name")
     parser.add_argument("sentence", nargs="*", help="sentences; none: one a line of standard input")
     parser.add_argument("-n", type=int, default=1, help="jokes a sentence (default 1)")
     parser.add_argument(
@@ -78,16 +78,17 @@ def load(run: str) -> "Student":
     from agents.student import Student
     from training.checkpoint import ADAPTER, checkpoints, load_checkpoint
     from training.loop import CHECKPOINTS
+    from training.run_folder import find_run, read_config
 
-    folder = Path(run)
+    folder = find_run(run)
     if not (folder / CHECKPOINTS).is_dir():
         finished = folder / "adapter"  # of --algo sft
-        return Student.load(str(finished) if finished.is_dir() else run)
+        return Student.load(str(finished) if finished.is_dir() else str(folder))
     saved = checkpoints(folder / CHECKPOINTS)
     if not saved:
         raise ValueError(f"{run} has no checkpoint yet")
     best = load_checkpoint(saved[-1]).state["best_step"]
-    config = json.loads((folder / "config.json").read_text())
+    config = read_config(folder)
     student = Student.load(config["options"]["run"]["student"])
     student.load_adapter(folder / CHECKPOINTS / f"step-{best:06d}" / ADAPTER)
     return student

@@ -25,7 +25,7 @@ from rewards.types import Rater, Rating
 
 DATA = Path(__file__).resolve().parent.parent / "data"
 CALIBRATION_JOKES = 128
-"""Labelled start lines that fix the reward's scale; the critic reads them once, about ten seconds."""
+"""Labelled start lines that fix the reward's scale; the critic reads them once, in ten seconds."""
 START_LINES = 256
 """Lines sampled for the novelty term where the student is not the shipped start."""
 START_SOURCE = "student2-t0.7"

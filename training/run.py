@@ -40,7 +40,7 @@ def run_ppo(
     write_config: Callable[[], None],
     *,
     resume: bool,
-    quiet: bool,
+    talk: int,
 ) -> int:
     """Train by PPO and print the final table; returns the exit status.
 
@@ -49,7 +49,7 @@ def run_ppo(
         folder: of the run; made when everything is known to be right.
         write_config: writes the resolved options into it.
         resume: continue from the newest checkpoint.
-        quiet: nothing but errors and the table.
+        talk: 0 nothing but errors and the table, 1 a line an update, 2 every metric too.
 
     Raises:
         ValueError: bad input; nothing was written.
@@ -75,7 +75,7 @@ def run_ppo(
     )  # fmt: skip
     if not resume:
         write_config()
-    with RunLog(folder, from_step=saved.step if saved else 0, quiet=quiet) as log:
+    with RunLog(folder, from_step=saved.step if saved else 0, talk=talk) as log:
         log.progress.say(f"{folder}: {run.student} loaded in {time.monotonic() - began:.1f} s")
         loop = Loop(
             folder=folder,
@@ -172,7 +172,8 @@ def dry_run(algo: str, options: Any) -> str:
     local = run.critic in KINDS or run.critic.startswith("fake:")
     lines = [
         f"updates            {ppo.updates} of {ppo.jokes_per_update} jokes",
-        f"judged jokes       {judged} in training, {selecting} in {looks} looks, {tabled} in the table",
+        f"judged jokes       {judged} in training, {selecting} in {looks} looks, "
+        f"{tabled} in the table",
         f"requests           {0 if local else judged} to {run.critic}",
         f"tokens             about {tokens:,} through the student",
         f"money              {'0 (the critic runs here)' if local else 'as the critic charges'}",
@@ -231,7 +232,7 @@ def run_sft(
     write_config: Callable[[], None],
     *,
     resume: bool,
-    quiet: bool,
+    talk: int,
 ) -> int:
     """Make a start adapter by imitation of the corpus' train jokes; returns the exit status.
 
@@ -257,7 +258,7 @@ def run_sft(
     done = train_sft(options.sft, base, pairs, folder, seed=options.run.seed)
     shutil.rmtree(folder / "trl", ignore_errors=True)
     (folder / "results.json").write_text(json.dumps(done, indent=1) + "\n")
-    if not quiet:
+    if talk:
         print(f"{folder}: {done['steps']:.0f} steps, loss {done['loss']:.3f} nats a token")
         print(f"use it: python train.py --algo ppo --student {folder / 'adapter'} ...")
     return 0

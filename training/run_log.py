@@ -1,4 +1,4 @@
-"""What a run writes while it goes: metrics.jsonl, TensorBoard scalars and texts, a progress line."""
+"""What a run writes while it goes: metrics, TensorBoard scalars and texts, a progress line."""
 
 import json
 import math
@@ -17,14 +17,15 @@ SAMPLES = "samples.jsonl"
 class RunLog:
     """Appends to the run folder; on resume everything after the checkpoint is cut first."""
 
-    def __init__(self, folder: Path, *, from_step: int = 0, quiet: bool = False) -> None:
+    def __init__(self, folder: Path, *, from_step: int = 0, talk: int = 1) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
         folder.mkdir(parents=True, exist_ok=True)
         for name in (METRICS, SAMPLES):
             cut_after(folder / name, from_step)
         self.folder = folder
-        self.progress = Progress(quiet=quiet)
+        self.progress = Progress(quiet=talk == 0)
+        self._talk = talk
         self._metrics = (folder / METRICS).open("a")
         self._samples = (folder / SAMPLES).open("a")
         purge = from_step if from_step else None
@@ -48,6 +49,9 @@ class RunLog:
         line = {k: (v if math.isfinite(v) else None) for k, v in values.items()}
         self._metrics.write(json.dumps({"step": step, **line}) + "\n")
         self._metrics.flush()
+        if self._talk > 1:
+            for key, value in sorted(line.items()):
+                self.progress.say(f"    {key:<32} {value}")
         for key, value in values.items():
             if math.isfinite(value):
                 self._board.add_scalar(key, value, step)
