@@ -144,6 +144,6 @@ def _sample_batch(
 
 
 def _cache_argument(model_class: type) -> str:
-    """transformers renamed `past_key_values` to `cache` in 5.24; both are in use."""
+    """Transformers renamed `past_key_values` to `cache` in 5.24; both are in use."""
     known = inspect.signature(model_class.forward).parameters  # type: ignore[attr-defined]
     return "cache" if "cache" in known else "past_key_values"

@@ -1,7 +1,7 @@
 """Imitation of the teacher's and the simple jokes, by TRL's SFTTrainer: the start of all methods.
 
-Small But Funny (Ravi et al. 2024, arXiv:2402.18113), section 3.1, with plain short jokes added: they
-are what a 135M student can learn to write well.
+Small But Funny (Ravi et al. 2024, arXiv:2402.18113), section 3.1, with plain short jokes added:
+they are what a 135M student can learn to write well.
 """
 
 from collections.abc import Sequence

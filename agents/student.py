@@ -1,4 +1,4 @@
-"""The student: base weights, a frozen start adapter, a trained adapter, and what PPO asks of them."""
+"""The student: base weights, frozen start adapter, trained adapter, and what PPO asks of them."""
 
 import contextlib
 from collections.abc import Iterator, Sequence

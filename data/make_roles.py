@@ -1,4 +1,4 @@
-"""Writes roles.json: which prompts and labels serve what, by id. Run once; the file is the contract.
+"""Writes roles.json: which prompts and labels serve what. Run once; the file is the contract.
 
     python data/make_roles.py > data/roles.json
 

@@ -46,7 +46,7 @@ def read_adapter(folder: Path, base: Base) -> tuple[Any, dict[str, Tensor]]:
         tensors = {name: t.float() for name, t in load_file(file).items()}
     except SafetensorError as error:
         raise ValueError(f"adapter {file} is truncated or not safetensors: {error}") from error
-    config = LoraConfig.from_pretrained(folder)
+    config = LoraConfig.from_pretrained(str(folder))
     return config, tensors
 
 
@@ -67,7 +67,7 @@ def add_adapter(model: Any, name: str, config: Any, tensors: dict[str, Tensor] |
         model = get_peft_model(model, config, adapter_name=name, autocast_adapter_dtype=True)
     if tensors is not None:
         try:
-            loaded = set_peft_model_state_dict(model, dict(tensors), adapter_name=name)
+            loaded: Any = set_peft_model_state_dict(model, dict(tensors), adapter_name=name)
         except RuntimeError as error:
             raise ValueError(f"adapter {name!r} does not fit this base: {error}") from error
         lost = [k for k in loaded.missing_keys if f".{name}." in k]

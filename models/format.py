@@ -10,9 +10,13 @@ class Tokenizer(Protocol):
 
     eos_token_id: int
 
-    def encode(self, text: str, *, add_special_tokens: bool) -> list[int]: ...
+    def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
+        """Token ids of a text."""
+        ...
 
-    def decode(self, ids: Sequence[int], *, skip_special_tokens: bool) -> str: ...
+    def decode(self, ids: Sequence[int], *, skip_special_tokens: bool) -> str:
+        """The text of token ids."""
+        ...
 
 
 COMPACT = "compact"
@@ -29,8 +33,9 @@ CHAT_REQUEST = (
 class Format:
     """Turns text into token ids and back.
 
-    `compact` is ``Literal: {prompt}\\nFunny: {joke}`` + end of text, for students that learned it by
-    imitation; `chat` is the model's own chat template, for instruct models.
+    `compact` is ``Literal: {prompt}``, a line break, ``Funny: {joke}`` and the end of text, for
+    students that learned it by imitation; `chat` is the model's own chat template, for instruct
+    models.
     """
 
     kind: str
@@ -54,8 +59,9 @@ class Format:
             text = self.tokenizer.apply_chat_template(
                 request, tokenize=False, add_generation_prompt=True
             )
-            return self.tokenizer.encode(text, add_special_tokens=False)
-        return self.tokenizer.encode(f"Literal: {line}\nFunny:", add_special_tokens=False)
+        else:
+            text = f"Literal: {line}\nFunny:"
+        return list(self.tokenizer.encode(text, add_special_tokens=False))
 
     def encode_joke(self, joke: str) -> list[int]:
         """Token ids of the joke with its end token; the end token alone for an empty joke."""

