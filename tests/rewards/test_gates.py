@@ -114,7 +114,7 @@ def test_the_index_finds_exactly_what_comparing_with_all_finds(jokes, joke):
 def test_the_index_agrees_with_comparing_all_on_damaged_teacher_jokes():
     rng = random.Random(0)
     index = TeacherIndex(TEACHER)
-    for joke in rng.sample(TEACHER, 25):
+    for joke in rng.sample(TEACHER, 8):
         words = joke.split()
         for _ in range(rng.randrange(5)):
             words.pop(rng.randrange(len(words)))
