@@ -7,6 +7,9 @@
 The command line is read here, without torch; `training.run` joins the parts.
 """
 
+import contextlib
+import io
+import itertools
 import json
 import os
 import sys
@@ -169,21 +172,37 @@ def read_options(algo: str, rest: Sequence[str], given: dict[str, Any]) -> Any:
     """The run's options: defaults, then a file's or a stored run's, then the command line's.
 
     Raises:
-        ValueError: an unknown option in `given`, or a value out of range.
-        SystemExit: tyro shows help (0) or refuses an option (2).
+        ValueError: an unknown option, or a value of the wrong kind or out of range.
+        SystemExit: help was shown.
     """
     import tyro
 
     default = _with_values(RUNS[algo](), given)
     if "-h" in rest or "--help" in rest:
         print(HELP)
-    return tyro.cli(
-        RUNS[algo],
-        args=list(rest),
-        default=default,
-        prog=f"train.py --algo {algo}",
-        config=(tyro.conf.OmitArgPrefixes,),
-    )
+    told = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(told):
+            return tyro.cli(
+                RUNS[algo],
+                args=list(rest),
+                default=default,
+                prog=f"train.py --algo {algo}",
+                config=(tyro.conf.OmitArgPrefixes,),
+            )
+    except SystemExit as end:
+        if not end.code:
+            raise
+        raise ValueError(_first_paragraph(told.getvalue())) from end
+
+
+def _first_paragraph(box: str) -> str:
+    """What is wrong, without the frame and the hints that tyro draws around it."""
+    lines = [line.strip("│ ") for line in box.splitlines() if line.startswith("│")]
+    fault = " ".join(itertools.takewhile(lambda line: not line.startswith("──"), lines))
+    for part in ("run", *RUNS):  # of a check in the options' own class
+        fault = fault.removeprefix(f"Error parsing {part}: ")
+    return fault or box.strip()
 
 
 def _with_values(options: Any, given: dict[str, Any]) -> Any:
@@ -200,10 +219,22 @@ def _with_values(options: Any, given: dict[str, Any]) -> Any:
         names = {f.name for f in fields(inner)}
         mine = {k: flat.pop(k) for k in list(flat) if k in names}
         mine = {k: tuple(v) if isinstance(v, list) else v for k, v in mine.items()}
+        for name, value in mine.items():
+            _check_kind(name, value, getattr(inner, name))
         parts[part.name] = replace(inner, **mine)
     if flat:
         raise ValueError(f"--config has the unknown option {sorted(flat)[0]!r}")
     return replace(options, **parts)
+
+
+def _check_kind(name: str, value: Any, usual: Any) -> None:
+    """Refuse a value of another kind than the default's; where that is None, numbers are wanted."""
+    kinds: tuple[type, ...] = (type(usual),)
+    if usual is None or isinstance(usual, float):
+        kinds = (*kinds, int, float)
+    if type(value) not in kinds:
+        wanted = " or ".join(dict.fromkeys(k.__name__ for k in kinds))
+        raise ValueError(f"--config: {name} is {value!r}, must be {wanted}")
 
 
 def _config_file(name: str) -> dict[str, Any]:

@@ -6,6 +6,10 @@ from typing import Literal
 from tyro.conf import UseAppendAction
 
 
+ADVANTAGES = ("rloo", "grpo", "gae")
+OLD_LOGPS = ("auto", "sampler", "forward")
+
+
 @dataclass(frozen=True)
 class PPOConfig:
     """Options of `--algo ppo`. The default advantage, rloo, has no value head."""
@@ -61,6 +65,11 @@ class PPOConfig:
         for name in ("updates", "prompts_per_update", "group_size", "epochs", "minibatches"):
             if getattr(self, name) < 1:
                 raise ValueError(f"--{_flag(name)} is {getattr(self, name)}, must be >= 1")
+        for name, allowed in (("advantage", ADVANTAGES), ("old_logps", OLD_LOGPS)):
+            if getattr(self, name) not in allowed:  # a file's value: the command line's are checked
+                raise ValueError(
+                    f"--{_flag(name)} is {getattr(self, name)!r}, allowed are {', '.join(allowed)}"
+                )
         if self.advantage != "gae" and self.group_size < 2:
             raise ValueError(
                 f"--group-size is {self.group_size}: {self.advantage} compares a joke with the "

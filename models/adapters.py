@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models.load import Base
+from models.load import Base, quiet_transformers
 from models.sources import MANIFEST
 
 ADAPTER_FILE = "adapter_model.safetensors"
@@ -64,7 +64,8 @@ def add_adapter(model: Any, name: str, config: Any, tensors: dict[str, Tensor] |
     if isinstance(model, PeftModel):
         model.add_adapter(name, config)
     else:
-        model = get_peft_model(model, config, adapter_name=name, autocast_adapter_dtype=True)
+        with quiet_transformers():
+            model = get_peft_model(model, config, adapter_name=name, autocast_adapter_dtype=True)
     if tensors is not None:
         try:
             loaded: Any = set_peft_model_state_dict(model, dict(tensors), adapter_name=name)

@@ -9,12 +9,12 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
 
-from training.checkpoint import Checkpoint, checkpoints, prune, save_checkpoint
-from training.run_log import RunLog
-from training.selection import Look, look, text_metrics
 from agents.student import Student
 from evaluation.select import Evaluation, best_evaluation, should_stop
 from rewards.types import Rater, Reward
+from training.checkpoint import Checkpoint, checkpoints, prune, save_checkpoint
+from training.run_log import RunLog
+from training.selection import Look, look, text_metrics
 
 CHECKPOINTS = "checkpoints"
 RECENT = 5
