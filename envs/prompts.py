@@ -121,7 +121,7 @@ def _read_csv(path: Path, text: str) -> Records:
                 raise PromptFileError(path, reader.line_num, "more cells than columns")
             yield reader.line_num, {k: v for k, v in record.items() if v not in (None, "")}
     except csv.Error as error:
-        raise PromptFileError(path, reader.line_num, f"not CSV: {error}") from error
+        raise PromptFileError(path, reader.reader.line_num, f"not CSV: {error}") from error
 
 
 def _read_text(path: Path, text: str) -> Records:

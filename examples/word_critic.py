@@ -1,6 +1,6 @@
 """A critic of your own: counts funny words. Use it with
 
-    python train.py --critic examples.word_critic:make --critic-arg words=moose,cheese
+python train.py --critic examples.word_critic:make --critic-arg words=moose,cheese
 """
 
 from collections.abc import Sequence

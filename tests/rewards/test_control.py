@@ -107,7 +107,6 @@ def test_the_correction_keeps_the_mean_and_passes_none(mode):
 
 @pytest.mark.parametrize("mode", ["linear", "lowess", "calibrated"])
 def test_a_batch_is_never_in_its_own_fit(mode):
-    """Scores of a joke depend neither on the batch beside it nor on its own raw value's influence."""
     jokes, scores = lines()
     control = fitted(mode, jokes, scores)
     batch, values = lines(n_prompts=4, seed=1, score_slope=(5.0, -9.0))

@@ -86,7 +86,9 @@ def test_teacher_and_simple_jokes_pass_where_copies_are_not_looked_for():
 
 
 def test_the_prompt_may_use_the_words_a_gate_looks_for():
-    assert gate("The teacher wrote 10/10 on my test.", "She wrote 10/10, so I framed it.", None) == ""
+    assert (
+        gate("The teacher wrote 10/10 on my test.", "She wrote 10/10, so I framed it.", None) == ""
+    )
 
 
 def test_a_teacher_joke_is_found_for_any_prompt():
@@ -94,7 +96,10 @@ def test_a_teacher_joke_is_found_for_any_prompt():
     assert len(index) == len(TEACHER)
     assert gate(PROMPT, TEACHER[5], index) == "teacher-copy"
     assert gate(PROMPT, TEACHER[5].upper() + "!!", index) == "teacher-copy"
-    assert gate(PROMPT, TEACHER[5] + " And that was the least of it, I can tell you that.", index) == ""
+    assert (
+        gate(PROMPT, TEACHER[5] + " And that was the least of it, I can tell you that.", index)
+        == ""
+    )
 
 
 def test_a_near_copy_of_the_prompt_is_not_gated_even_if_a_teacher_wrote_it():

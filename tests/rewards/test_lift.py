@@ -7,7 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rewards.calls import CriticError
-from rewards.fakes import CountsWord, FailingJudge, Honest, LongerWins, ScorerAsJudge, ScorerAsRanker
+from rewards.fakes import (
+    CountsWord,
+    FailingJudge,
+    Honest,
+    LongerWins,
+    ScorerAsJudge,
+    ScorerAsRanker,
+)
 from rewards.lift import HARD, Lifted, expected_wins
 
 SOFT = {("p", j): q for j, q in {"a": 0.0, "b": 1.0, "c": 2.0, "x": 0.5, "y": -1.0}.items()}
@@ -37,7 +44,8 @@ def test_a_scorer_stays_as_it_is():
 
 def test_equal_jokes_of_a_prompt_are_asked_once():
     class Counting:
-        seen: Counter = Counter()
+        def __init__(self):
+            self.seen = Counter()
 
         def score(self, prompts, jokes):
             self.seen.update(zip(prompts, jokes, strict=True))
