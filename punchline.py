@@ -76,7 +76,9 @@ def default_reward() -> CompositeReward:
         WeightsError: the weights are not on this machine; the message has the command.
     """
     critic = build_critic("embedded", **embedded_context("embedded"))
-    judged = judged_jokes("train")[:CALIBRATION_JOKES]
+    # Labels of the training critic's own prompts only: the others belong to select and report.
+    ids = [p.id for p in corpus_prompts("labels-train")]
+    judged = judged_jokes("train", ids=ids)[:CALIBRATION_JOKES]
     return build_reward(
         critic,
         {"humor": 1.0},

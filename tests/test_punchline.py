@@ -9,6 +9,7 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 
 import punchline
+from rewards.fakes import CopiesWin
 
 ROOT = Path(__file__).parents[1]
 PROMPTS = ["The bus left.", "I lost my keys.", "It rained all day.", "The cat ate."]
@@ -95,3 +96,14 @@ def test_the_example_critic_plugs_in_from_the_root(monkeypatch):
     env = punchline.HumorEnv(PROMPTS, punchline.CompositeReward(critic))
     env.reset(seed=0)
     assert env.step("my moose is late")[1] == 1.0
+
+
+def test_the_default_reward_sees_no_label_of_the_select_and_report_critics(monkeypatch):
+    monkeypatch.setattr(punchline, "embedded_context", lambda kind: {})
+    monkeypatch.setattr(punchline, "build_critic", lambda spec, **context: CopiesWin())
+    seen = {}
+    monkeypatch.setattr(punchline, "build_reward", lambda *args, **options: seen.update(options))
+    punchline.default_reward()
+    allowed = {p.text for p in punchline.corpus_prompts("labels-train")}
+    assert len(seen["calibration"]) == punchline.CALIBRATION_JOKES
+    assert {j.prompt for j in seen["calibration"]} <= allowed

@@ -4,7 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rewards.fakes import AlwaysFirst, FailingJudge, Honest, LongerWins, ScorerAsJudge, ScorerAsRanker
+from rewards.fakes import (
+    AlwaysFirst,
+    FailingJudge,
+    Honest,
+    LongerWins,
+    ScorerAsJudge,
+    ScorerAsRanker,
+)
 from rewards.wrappers import BothOrders, ShuffledRanks
 
 
