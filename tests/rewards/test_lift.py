@@ -3,8 +3,6 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from rewards.calls import CriticError
 from rewards.fakes import (
@@ -111,7 +109,7 @@ def test_a_prompt_without_anchors_is_an_error():
         Lifted(LongerWins(), anchors={"p": ["x"]}).score(["q"], ["a"])
 
 
-@given(st.integers(0, 50))
+@pytest.mark.parametrize("seed", range(10))
 def test_missing_opponents_do_not_favour_those_who_met_weak_ones(seed):
     """With a true Bradley-Terry judge, imputed means lie near the complete ones."""
     jokes = [f"joke {i}" for i in range(8)]
@@ -120,9 +118,7 @@ def test_missing_opponents_do_not_favour_those_who_met_weak_ones(seed):
     judge = ScorerAsJudge(Honest(quality))
     full = Lifted(judge).score(["p"] * 8, jokes)
     part = Lifted(FailingJudge(judge, share=0.3, seed=seed)).score(["p"] * 8, jokes)
-    for complete, imputed in zip(full, part, strict=True):
-        if imputed is not None:
-            assert imputed == pytest.approx(complete, abs=0.03)
+    assert part == pytest.approx(full, abs=0.03)  # all scored: no joke lost every opponent
 
 
 def test_a_joke_nobody_could_be_compared_with_is_none_and_leaves_the_others_alone():

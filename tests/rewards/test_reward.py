@@ -188,6 +188,8 @@ def test_control_acts_before_the_terms_and_is_fitted_on_past_batches_only():
     assert first[0].raw > first[1].raw
     assert abs(first[0].debiased - first[1].debiased) < 0.25 * (first[0].raw - first[1].raw)
     assert reward.metrics["control/overlap_slope"] > 0
+    window = reward.control.state_dict()["window"]
+    assert [row[-1] for row in window] == [v.raw for v in first]  # not what was corrected already
     before = reward.control.metrics
     reward(["cats 1 sleep"], [""])
     assert reward.control.metrics == before  # gated jokes enter no fit
