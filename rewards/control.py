@@ -5,7 +5,8 @@
     none        r = 0
     linear      r = b, the slope of the scores on x: no slope is left
     lowess      the same with a curve (locally weighted lines) instead of a slope
-    calibrated  r = b - k b*, b* the slope of the labels: what labelled preferences share stays
+    calibrated  r = b - k b*, b* the slope of the labels: what labelled preferences share stays;
+                0 where the labels' slope goes further the same way: a control adds no incentive
 
 k brings labels to the critic's scale: 1 for a critic on the labels' own scale, else the slope of
 scores against labels corrected for attenuation, (std score / std label) / max(correlation, 0.3).
@@ -266,7 +267,8 @@ class Control:
         shared = np.zeros_like(slope)
         if self.config.mode == "calibrated":
             shared = self._label_slopes(groups, x, y)
-        self._shift = slope - shared
+        excess = slope - shared
+        self._shift = np.where(excess * slope > 0, excess, 0.0)  # it removes, it never adds
         if self.config.mode == "lowess":
             self._grids = [np.linspace(c.min(), c.max(), 25) for c in x.T]
             self._curves = fit_curves(x, y, self._grids)

@@ -72,6 +72,19 @@ def test_a_critic_that_shares_the_labels_slopes_is_left_alone():
     assert debiased(control, jokes, scores) == pytest.approx(scores)
 
 
+def test_a_critic_that_follows_the_labels_too_little_is_not_pushed():
+    jokes, scores = lines(score_slope=(0.05, 0.5), noise=0.0)
+    control = fitted("calibrated", jokes, scores, same_scale=True)
+    assert debiased(control, jokes, scores) == scores
+
+
+def test_labels_that_go_the_other_way_are_followed():
+    jokes, scores = lines(score_slope=(0.3, 2.0), label_slope=(-0.1, 1.0), noise=0.0)
+    control = fitted("calibrated", jokes, scores, same_scale=True)
+    after = slopes_of(jokes, debiased(control, jokes, scores))
+    assert after == pytest.approx([-0.1, 1.0])
+
+
 def test_linear_leaves_no_slope_on_the_calibration_jokes():
     jokes, scores = lines()
     after = slopes_of(jokes, debiased(fitted("linear", jokes, scores), jokes, scores))
