@@ -37,6 +37,8 @@ __all__ = [
 GROUP = "punchline.critics"
 """Entry-point group of installed plug-in critics."""
 EMBEDDED = ("embedded", "embedded-select", "embedded-report")
+CONTROL_CRITIC = "likelihood-recall"
+"""Knows no humor: what `embedded` has to beat (`rewards.likelihood`)."""
 LATER = ("local", "openai", "self")
 START = Path(__file__).resolve().parent.parent / "data" / "start"
 
@@ -44,7 +46,14 @@ START = Path(__file__).resolve().parent.parent / "data" / "start"
 def critic_kinds() -> list[str]:
     """What `--critic` takes, entry points of installed packages included."""
     plugged = sorted(entry_points(group=GROUP).names)
-    return [*EMBEDDED, *(f"fake:{name}" for name in FAKES), "file:PATH", *plugged, "MODULE:FACTORY"]
+    return [
+        *EMBEDDED,
+        CONTROL_CRITIC,
+        *(f"fake:{name}" for name in FAKES),
+        "file:PATH",
+        *plugged,
+        "MODULE:FACTORY",
+    ]
 
 
 def build_critic(
@@ -74,6 +83,12 @@ def build_critic(
     plugged = entry_points(group=GROUP)
     if spec in EMBEDDED:
         return _embedded(spec, args, option, context)
+    if spec == CONTROL_CRITIC:
+        from rewards.likelihood import LikelihoodRecall
+
+        if not {"reader", "format"} <= set(context):
+            raise ValueError(f"{option} {spec} needs a student to read with; a run has one")
+        return LikelihoodRecall(context["reader"], context["format"])
     if kind in LATER:
         raise ValueError(f"{option} {spec}: the kind {kind!r} arrives with the next release")
     if kind == "fake":

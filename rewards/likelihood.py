@@ -14,14 +14,15 @@ if TYPE_CHECKING:
     from models.format import Format
     from models.reader import Reader
 
-INTERCEPT, PER_NAT, PER_RECALL = 0.0, 0.0, 0.0
+INTERCEPT, PER_NAT, PER_RECALL = 2.902, 0.685, 0.535
+"""Points, points a nat, points for all of the recall; correlation with validation ratings .385."""
 
 
 @dataclass(frozen=True)
 class LikelihoodRecall:
-    """Scorer: a line fitted to the ratings of the train critic's labels (docs/critics-figures.md).
+    """Scorer: least squares on the ratings of 1,162 start lines of the train critic's labels.
 
-        score = INTERCEPT + PER_NAT * mean log p of the joke's tokens + PER_RECALL * recall
+    score = INTERCEPT + PER_NAT * mean log p of the joke's tokens + PER_RECALL * recall
     """
 
     reader: "Reader"

@@ -16,7 +16,7 @@ from envs.prompts import (
     teacher_jokes,
 )
 from envs.vector import HumorVectorEnv
-from rewards.build import build_critic, build_reward, parse_critic_args, parse_terms
+from rewards.build import CONTROL_CRITIC, build_critic, build_reward, parse_critic_args, parse_terms
 from rewards.control import ControlConfig, LabelledJoke
 from rewards.embedded import KINDS, backbone_of, check_roles, layers_of, manifest_of
 from rewards.protocols import Critic, Scorer
@@ -106,6 +106,8 @@ def make_critic(
 ) -> Critic:
     """One critic; embedded kinds read with the student's frozen models."""
     context: dict[str, Any] = {}
+    if spec == CONTROL_CRITIC:
+        context = {"reader": student.start_reader(), "format": student.format}
     if spec in KINDS:
         layers = layers_of(spec)
         on_start = backbone_of(spec) == "start"
