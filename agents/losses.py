@@ -15,6 +15,10 @@ def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
     return (x * mask).sum() / mask.sum().clamp(min=1)
 
 
+FLAT = 1e-4
+"""Reward units; advantages that differ by less are rounding of the KL, not a preference."""
+
+
 class KL(NamedTuple):
     """Estimators of KL(policy || reference) from samples of the policy."""
 
@@ -75,7 +79,9 @@ def scale_advantages(advantages: Tensor, mask: Tensor) -> Tensor:
     if len(counted) < 2:
         return torch.zeros_like(advantages)
     deviation = counted.std()
-    return advantages / deviation if deviation > 1e-8 else torch.zeros_like(advantages)
+    if deviation < FLAT:  # NaN goes on, so that the update is seen to fail
+        return torch.zeros_like(advantages)
+    return advantages / deviation
 
 
 def token_rewards(scores: Tensor, k1: Tensor, mask: Tensor, *, beta: float) -> Tensor:

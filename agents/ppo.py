@@ -214,11 +214,11 @@ class PPO:
                                 clip=config.value_clip,
                             )  # fmt: skip
                             loss = loss + fit
-                            sums["value"] += float(fit)
+                            sums["value"] += float(fit.detach())
                         (loss / tokens).backward()
                         gap = torch.where(where, logps.detach() - rollout.old_logps[part], 0.0)
                         sums["ratio"] += float((gap.exp() * where).sum())
-                        sums["loss"] += float(policy.loss)
+                        sums["loss"] += float(policy.loss.detach())
                         sums["clipped"] += float(policy.clipped)
                         sums["approx_kl"] += float(policy.approx_kl)
                         sums["entropy"] += float((stats.entropy.cpu() * where).sum())

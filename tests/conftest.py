@@ -60,8 +60,8 @@ def tiny_weights(tmp_path_factory) -> tuple[Path, Path]:
 def word_base(tmp_path_factory) -> Path:
     """Folder of a 2-layer base with a token a word: untrained, it already writes short lines.
 
-    With some 36 tokens the end comes after about 36 words, and every word turns up often enough
-    for a reward to find it.
+    With some 36 tokens the end comes after about 36 words, every word turns up often enough for a
+    reward to find it, and the embeddings are long enough for a few words to take over.
     """
     import torch
     from tokenizers import Tokenizer, models, pre_tokenizers
@@ -73,7 +73,8 @@ def word_base(tmp_path_factory) -> Path:
     raw.pre_tokenizer = pre_tokenizers.Whitespace()
     state = torch.random.get_rng_state()
     torch.manual_seed(1)
-    model = LlamaForCausalLM(LlamaConfig(vocab_size=len(vocab), **SHAPE))
+    config = LlamaConfig(vocab_size=len(vocab), initializer_range=0.1, **SHAPE)
+    model = LlamaForCausalLM(config)
     torch.random.set_rng_state(state)
     model.save_pretrained(folder)
     PreTrainedTokenizerFast(
