@@ -91,7 +91,7 @@ class EmbeddedCritic:
         self.manifest = manifest
         self._fitted = fitted
         self._reader = reader
-        self._format = format
+        self.format = format
         self._at_one = reader.temperatures.index(1.0)
 
     def score(self, prompts: Sequence[str], jokes: Sequence[str]) -> list[float | None]:
@@ -111,8 +111,8 @@ class EmbeddedCritic:
         if not told:
             return out
         readings = self._reader.read(
-            [self._format.encode_prompt(prompts[i]) for i in told],
-            [cut(self._format.encode_joke(jokes[i])) for i in told],
+            [self.format.encode_prompt(prompts[i]) for i in told],
+            [cut(self.format.encode_joke(jokes[i])) for i in told],
         )
         states = [r.states.numpy() for r in readings]
         logps = [r.logps[self._at_one].numpy() for r in readings]

@@ -215,6 +215,7 @@ def save_critic(folder: Path, critic: FittedCritic, manifest: Mapping[str, Any])
                 value.astype(np.int8) if field.name == "folds" else value
             )
     save_file(arrays, folder / MODEL_FILE)
+    (folder / MODEL_FILE).chmod(0o644)
     c = critic.calibration
     body = {
         **manifest,

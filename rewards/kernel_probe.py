@@ -12,7 +12,7 @@ the fold models share them and differ in their weights alone.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -73,7 +73,7 @@ class Prediction(NamedTuple):
     """What a probe says about N jokes."""
 
     values: Array  # (N, targets) on the scale of the fitted targets
-    nearest: Array  # (N,) largest kernel value to a fitted line of another fold, (0, 1] for rbf
+    nearest: Array  # (N,) RBF value of the nearest fitted line of another fold, (0, 1]
 
 
 @dataclass(frozen=True)
@@ -107,17 +107,17 @@ class KernelProbe:
             folds: for each joke the fold its prompt's labels are in, -1 if they are in none.
         """
         fold = np.asarray(folds)
-        kernel = self.kernel(self.rows(pooled, plain), self.points)
+        rows = self.rows(pooled, plain)
+        kernel = kernel_matrix(rows, self.points, self.recipe)
         values = np.empty((len(fold), self.means.shape[1]), dtype=np.float32)
         for f in np.unique(fold):
             at = fold == f
             values[at] = kernel[at] @ self.weights[1 + f] + self.means[1 + f]
-        other = np.where(fold[:, None] == self.folds[None, :], -np.inf, kernel)
+        near = kernel
+        if self.recipe.kernel != "rbf":  # an inner product grows with distance from the centre
+            near = kernel_matrix(rows, self.points, replace(self.recipe, kernel="rbf"))
+        other = np.where(fold[:, None] == self.folds[None, :], -np.inf, near)
         return Prediction(values, other.max(1).astype(np.float32))
-
-    def kernel(self, a: Array, b: Array) -> Array:
-        """Kernel values (len(a), len(b))."""
-        return kernel_matrix(a, b, self.recipe)
 
 
 def kernel_matrix(a: Array, b: Array, recipe: ProbeRecipe) -> Array:

@@ -118,7 +118,6 @@ def test_numbers_that_are_not_finite_give_no_verdict(parts, folder, tiny_weights
     critic = load_embedded("embedded", reader=reader, format=format, folder=folder, **hashes)
     assert critic.rate([PROMPT], ["a q b"]) == [None]
     assert critic.score([PROMPT, PROMPT], ["", "a q b"]) == [0.0, None]
-    assert isinstance(critic.rate([PROMPT], ["a joke"])[0], Rating)
 
 
 @pytest.mark.parametrize("name", ["start_sha256", "base_sha256"])

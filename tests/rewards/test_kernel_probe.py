@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 from sklearn.kernel_ridge import KernelRidge
 
-from rewards.kernel_probe import ProbeRecipe, fit_probe, principal_axes, prompt_noise
+from rewards.kernel_probe import (
+    ProbeRecipe,
+    fit_probe,
+    kernel_matrix,
+    principal_axes,
+    prompt_noise,
+)
 
 RECIPE = ProbeRecipe((1,), ("mean",), ("recall",), components=5, gamma=0.7, ridge=1.3)
 
@@ -70,7 +76,7 @@ def test_share_minimises_its_loss(data):
     share, ridge = 0.6, 1.3
     recipe = replace(RECIPE, share=share)
     probe = fit_probe(recipe, *data)
-    kernel = probe.kernel(probe.points, probe.points).astype(float)
+    kernel = kernel_matrix(probe.points, probe.points, recipe).astype(float)
     weights = probe.weights[0, :, 0].astype(float)
     y = targets[:, 0] - targets[:, 0].mean()
     group = np.unique(prompts, return_inverse=True)[1]
@@ -110,9 +116,10 @@ def test_vanishing_components_are_zero():
     assert np.abs(axes[:, 1:]).max() == 0
 
 
-def test_nearest_is_one_at_a_fitted_line_and_skips_its_own_fold(data):
+@pytest.mark.parametrize("kernel", ["rbf", "linear"])
+def test_nearest_is_one_at_a_fitted_line_and_skips_its_own_fold(data, kernel):
     pooled, plain, _, _, folds = data
-    probe = fit_probe(RECIPE, *data)
+    probe = fit_probe(replace(RECIPE, kernel=kernel), *data)
     np.testing.assert_allclose(probe.predict(pooled, plain, [-1] * 60).nearest, 1, atol=1e-5)
     assert probe.predict(pooled, plain, folds).nearest.max() < 0.999
     far = probe.predict(pooled + 1000, plain, [-1] * 60).nearest
