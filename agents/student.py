@@ -18,6 +18,7 @@ from models.adapters import (
     only_trains,
     read_adapter,
     save_adapter,
+    set_adapter_values,
 )
 from models.format import Format
 from models.load import Base, base_format, fingerprint, load_base
@@ -335,13 +336,8 @@ class Student:
         Raises:
             ValueError: another base, truncated, or other shapes.
         """
-        from peft import set_peft_model_state_dict
-
         _, tensors = read_adapter(folder, self.base)
-        try:
-            set_peft_model_state_dict(self.model, tensors, adapter_name=STUDENT)
-        except RuntimeError as error:
-            raise ValueError(f"adapter {folder} does not fit this student: {error}") from error
+        set_adapter_values(self.model, STUDENT, tensors)
         self.changed()
 
     def export(self, folder: Path) -> None:

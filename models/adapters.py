@@ -56,7 +56,7 @@ def add_adapter(model: Any, name: str, config: Any, tensors: dict[str, Tensor] |
     Raises:
         ValueError: the tensors do not fit the base.
     """
-    from peft import PeftModel, get_peft_model, set_peft_model_state_dict
+    from peft import PeftModel, get_peft_model
 
     config = copy.deepcopy(config)
     config.lora_dropout = 0.0  # dropout would move the ratio away from 1 on the first minibatch
@@ -67,17 +67,28 @@ def add_adapter(model: Any, name: str, config: Any, tensors: dict[str, Tensor] |
         with quiet_transformers():
             model = get_peft_model(model, config, adapter_name=name, autocast_adapter_dtype=True)
     if tensors is not None:
-        try:
-            loaded: Any = set_peft_model_state_dict(model, dict(tensors), adapter_name=name)
-        except RuntimeError as error:
-            raise ValueError(f"adapter {name!r} does not fit this base: {error}") from error
-        lost = [k for k in loaded.missing_keys if f".{name}." in k]
-        if loaded.unexpected_keys or lost:
-            raise ValueError(
-                f"adapter {name!r} does not fit this base: {len(lost)} tensors missing, "
-                f"{len(loaded.unexpected_keys)} unexpected"
-            )
+        set_adapter_values(model, name, tensors)
     return model.eval()
+
+
+def set_adapter_values(model: Any, name: str, tensors: dict[str, Tensor]) -> None:
+    """Overwrite the values of an adapter.
+
+    Raises:
+        ValueError: the tensors are not those of this adapter.
+    """
+    from peft import set_peft_model_state_dict
+
+    try:
+        loaded: Any = set_peft_model_state_dict(model, dict(tensors), adapter_name=name)
+    except RuntimeError as error:
+        raise ValueError(f"adapter {name!r} does not fit this base: {error}") from error
+    lost = [k for k in loaded.missing_keys if f".{name}." in k]
+    if loaded.unexpected_keys or lost:
+        raise ValueError(
+            f"adapter {name!r} does not fit this base: {len(lost)} tensors missing, "
+            f"{len(loaded.unexpected_keys)} unexpected"
+        )
 
 
 def adapter_parameters(model: Any, name: str, *, last_layers: int | None = None) -> dict[str, Any]:

@@ -32,6 +32,8 @@ def tiny_weights(tmp_path_factory) -> tuple[Path, Path]:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+    from models.load import quiet_transformers
+
     folder = tmp_path_factory.mktemp("tiny")
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocab = {t: i for i, t in enumerate(["<pad>", "<eos>", *alphabet])}
@@ -47,7 +49,8 @@ def tiny_weights(tmp_path_factory) -> tuple[Path, Path]:
     base, start = folder / "base", folder / "start"
     model.save_pretrained(base)
     tokenizer.save_pretrained(base)
-    adapted = get_peft_model(model, LoraConfig(r=2, target_modules=["q_proj", "v_proj"]))
+    with quiet_transformers():
+        adapted = get_peft_model(model, LoraConfig(r=2, target_modules=["q_proj", "v_proj"]))
     for name, parameter in adapted.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.2)
