@@ -5,7 +5,6 @@ from typing import Literal
 
 from tyro.conf import UseAppendAction
 
-
 ADVANTAGES = ("rloo", "grpo", "gae")
 OLD_LOGPS = ("auto", "sampler", "forward")
 

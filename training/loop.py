@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from agents.student import Student
 from evaluation.select import Evaluation, best_evaluation, should_stop
 from rewards.types import Rater, Reward
-from training.checkpoint import Checkpoint, checkpoints, prune, save_checkpoint
+from training.checkpoint import Checkpoint, prune, save_checkpoint
 from training.run_log import RunLog
 from training.selection import Look, look, text_metrics
 
@@ -116,14 +116,15 @@ class Loop:
                 metrics |= getattr(self.reward, "metrics", {})
                 self._remember(metrics)
                 step = self.agent.step
-                if step % self.eval_every == 0 or step == self.updates:
+                looked = step % self.eval_every == 0 or step == self.updates
+                if looked:
                     self.forget()
                     metrics |= self._evaluate()
                 self.log.scalars(step, metrics)
                 self._show(began, metrics)
                 failing = self._unscored() > self.max_unscored
-                last = step == self.updates or bool(self.stopped)
-                if step % self.checkpoint_every == 0 or last or failing or interrupted:
+                # every step that was looked at may turn out to be the best one
+                if step % self.checkpoint_every == 0 or looked or failing or interrupted:
                     self.save()
                 if failing:
                     raise TooManyUnscored(
@@ -246,18 +247,6 @@ class Loop:
         self.history = [Evaluation(u, s, r) for u, s, r in state["history"]]
         self.first, self.recent = state["first"], state["recent"]
         self.stopped = state["stopped"]
-
-
-def last_checkpoint(folder: Path) -> Path:
-    """The newest checkpoint of a run folder.
-
-    Raises:
-        ValueError: there is none.
-    """
-    found = checkpoints(folder / CHECKPOINTS)
-    if not found:
-        raise ValueError(f"{folder} has no checkpoint to resume from")
-    return found[-1]
 
 
 class _Flag:

@@ -16,7 +16,7 @@ from envs.prompts import teacher_jokes
 from rewards.embedded import KINDS, manifest_of
 from training.checkpoint import ADAPTER, checkpoints, load_checkpoint
 from training.final_table import Table, build_table, save_table, write_systems
-from training.loop import CHECKPOINTS, Loop, Selector, TooManyUnscored, last_checkpoint
+from training.loop import CHECKPOINTS, Loop, Selector, TooManyUnscored
 from training.parts import (
     Critics,
     check_critics,
@@ -61,7 +61,8 @@ def run_ppo(
     torch.set_num_threads(torch.get_num_threads() if not run.threads else run.threads)
     sets = prompt_sets(run)
     check_critics(run)
-    saved = load_checkpoint(last_checkpoint(folder)) if resume else None
+    done = checkpoints(folder / CHECKPOINTS) if resume else []
+    saved = load_checkpoint(done[-1]) if done else None  # None: killed before the first
     student = Student.load(run.student, device=run.device)
     critics = make_critics(run, student)
     reward = make_reward(run, ppo, critics, student)
@@ -75,7 +76,7 @@ def run_ppo(
     )  # fmt: skip
     if not resume:
         write_config()
-    with RunLog(folder, from_step=saved.step if saved else 0, talk=talk) as log:
+    with RunLog(folder, from_step=saved.step if saved else -1, talk=talk) as log:
         log.progress.say(f"{folder}: {run.student} loaded in {time.monotonic() - began:.1f} s")
         loop = Loop(
             folder=folder,

@@ -17,7 +17,7 @@ SAMPLES = "samples.jsonl"
 class RunLog:
     """Appends to the run folder; on resume everything after the checkpoint is cut first."""
 
-    def __init__(self, folder: Path, *, from_step: int = 0, talk: int = 1) -> None:
+    def __init__(self, folder: Path, *, from_step: int = -1, talk: int = 1) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
         folder.mkdir(parents=True, exist_ok=True)
@@ -28,8 +28,7 @@ class RunLog:
         self._talk = talk
         self._metrics = (folder / METRICS).open("a")
         self._samples = (folder / SAMPLES).open("a")
-        purge = from_step if from_step else None
-        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=purge)
+        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=from_step + 1)
 
     def __enter__(self) -> "RunLog":
         return self

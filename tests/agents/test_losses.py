@@ -283,8 +283,9 @@ def test_fixed_coefficient_stays():
 
 
 @pytest.mark.parametrize(
-    ("kl", "factor"), [(0.1, 1.0), (0.11, 1 + 0.1 * 0.064), (9.0, 1 + 0.2 * 0.064), (0.0, 1 - 0.2 * 0.064)]
-)  # fmt: skip
+    ("kl", "factor"),
+    [(0.1, 1.0), (0.11, 1 + 0.1 * 0.064), (9.0, 1 + 0.2 * 0.064), (0.0, 1 - 0.2 * 0.064)],
+)
 def test_adaptive_coefficient_follows_the_error_within_a_fifth(kl, factor):
     assert KLController(0.5, 0.1).after(kl, 64).beta == pytest.approx(0.5 * factor)
 
