@@ -1,8 +1,12 @@
-"""Real but tiny weights, made on the spot; session-wide, read only."""
+"""Real but tiny weights, made on the spot, and what a tiny student is trained with."""
 
 from pathlib import Path
 
 import pytest
+
+from envs.vector import HumorVectorEnv
+from rewards.text import words
+from rewards.types import JokeReward
 
 WORDS = (
     "the a my cat dog bus soup keys hat mat rain drum gym sock bread lamp "
@@ -84,3 +88,69 @@ def word_base(tmp_path_factory) -> Path:
         tokenizer_object=raw, eos_token="<eos>", pad_token="<pad>", unk_token="<unk>"
     ).save_pretrained(folder)
     return folder
+
+
+PROMPTS = [
+    "the cat sat on the mat .",
+    "my keys are lost again .",
+    "the bus ran late in rain .",
+    "a dog ate my sock .",
+    "the soup boiled over .",
+    "my gym slept .",
+]
+
+
+class Counts:
+    """Rewards a joke with how often some letters stand in it; None where `fails(i)` says so."""
+
+    def __init__(self, letters="a", fails=lambda i: False):
+        self.letters, self.fails = letters, fails
+
+    def __call__(self, prompts, jokes):
+        return [
+            JokeReward(
+                None if self.fails(i) else float(j.count(self.letters)),
+                None, None, {}, "", len(words(j)), 0.0,
+            )
+            for i, j in enumerate(jokes)
+        ]  # fmt: skip
+
+
+@pytest.fixture
+def counts():
+    return Counts
+
+
+@pytest.fixture
+def make_env():
+    def make(reward, *, prompts=2, group=4, seed=0):
+        env = HumorVectorEnv(PROMPTS, reward, num_prompts=prompts, group_size=group, seed=seed)
+        env.reset(seed=seed)
+        return env
+
+    return make
+
+
+@pytest.fixture
+def word_student(word_base):
+    """Untrained, so a fresh adapter on a bare base; another one each call."""
+
+    import torch
+
+    from agents.student import Student
+
+    def make():
+        return Student.load(str(word_base), dtype=torch.float32)
+
+    return make
+
+
+@pytest.fixture
+def tiny_student(tiny_weights):
+    """A start adapter that differs from its base."""
+    import torch
+
+    from agents.student import Student
+
+    base, start = tiny_weights
+    return Student.load(str(base), start, dtype=torch.float32)
