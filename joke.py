@@ -4,8 +4,8 @@
     cat sentences.txt | python joke.py RUN
     python joke.py RUN --export DIR
 
-RUN is a run folder (its best checkpoint is used), `last` for the newest in runs/, an adapter folder,
-or a student's name (`start`).
+RUN is a run folder (its best checkpoint is used), `last` for the newest in runs/, an adapter
+folder, or a student's name (`start`).
 """
 
 import argparse

@@ -197,9 +197,14 @@ def read_options(algo: str, rest: Sequence[str], given: dict[str, Any]) -> Any:
 
 
 def _first_paragraph(box: str) -> str:
-    """What is wrong, without the frame and the hints that tyro draws around it."""
-    lines = [line.strip("│ ") for line in box.splitlines() if line.startswith("│")]
-    fault = " ".join(itertools.takewhile(lambda line: not line.startswith("──"), lines))
+    """What is wrong, without the frame and the hints that tyro draws around it.
+
+    The frame is of box characters, or of hyphens where the terminal has none.
+    """
+    lines = iter([line.strip("│ ") for line in box.splitlines()])
+    next((line for line in lines if line.startswith(("╭", "---"))), None)
+    text = itertools.takewhile(lambda line: not line.startswith(("──", "---", "╰")), lines)
+    fault = " ".join(text)
     for part in ("run", *RUNS):  # of a check in the options' own class
         fault = fault.removeprefix(f"Error parsing {part}: ")
     return fault or box.strip()

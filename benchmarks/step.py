@@ -51,8 +51,11 @@ def main() -> None:
         warm = seconds[1:]
         total += statistics.median(warm)
         print(f"{name:<9} {min(warm):6.1f} s min {statistics.median(warm):6.1f} s median")
-    print(f"update    {total:6.1f} s for {ppo.jokes_per_update} jokes: "
-          f"{ppo.jokes_per_update / total:.1f} jokes/s, {torch.get_num_threads()} threads")  # fmt: skip
+    speed = ppo.jokes_per_update / total
+    print(
+        f"update    {total:6.1f} s for {ppo.jokes_per_update} jokes: "
+        f"{speed:.1f} jokes/s, {torch.get_num_threads()} threads"
+    )
 
 
 def _timed(owner: object, name: str, seconds: list[float]) -> None:

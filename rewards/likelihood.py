@@ -1,7 +1,8 @@
-"""The control critic: how likely the start student finds a joke, and how much of the prompt it keeps.
+"""The control critic: how likely the start student finds a joke, and how much it keeps.
 
-It knows nothing of humor, yet orders most pairs of a weak student's jokes, so a critic that does not
-beat it, and a PPO run that does not beat PPO on it, has learned only to sharpen (design section 7).
+It knows nothing of humor, yet orders most pairs of a weak student's jokes, so a critic that does
+not beat it, and a PPO run that does not beat PPO on it, has learned only to sharpen (design
+section 7).
 """
 
 from collections.abc import Sequence

@@ -35,7 +35,7 @@ class Ranker(Protocol):
     def rank(
         self, prompts: Sequence[str], groups: Sequence[Sequence[str]]
     ) -> list[list[float] | None]:
-        """Return a score for each joke of `groups[i]`, higher is funnier; None without a verdict."""
+        """Return a score for each joke of `groups[i]`, higher is funnier; None: no verdict."""
         ...
 
 

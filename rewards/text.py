@@ -1,16 +1,17 @@
-"""Measures of plain text that gates, critics and tables share: words, recall, copies. Pure functions."""
+"""Measures of plain text that gates, critics and tables share: words, recall, copies."""
 
 import re
 from collections.abc import Sequence
 from functools import lru_cache
 
 STOP_WORDS = frozenset(
-    """a about after again all am an and any are as at be because been before being both but by can
-    could did do does doing don down during each even ever every few for from further get gets got had
-    has have having he her here hers him his how i if in into is it its just like ll m me more most my
-    no nor not now of off on once one only or other our out over own re s same she so some such t than
-    that the their them then there these they this those through to too under until up us ve very was
-    we were what when where which while who whom why will with would you your""".split()
+    """a about after again all am an and any are as at be because been before being both but
+    by can could did do does doing don down during each even ever every few for from further
+    get gets got had has have having he her here hers him his how i if in into is it its
+    just like ll m me more most my no nor not now of off on once one only or other our out
+    over own re s same she so some such t than that the their them then there these they
+    this those through to too under until up us ve very was we were what when where which
+    while who whom why will with would you your""".split()
 )
 """Words that carry no fact of the prompt. Recall does not count them."""
 

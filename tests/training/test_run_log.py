@@ -80,8 +80,14 @@ def test_texts_stand_side_by_side_and_cannot_break_the_table(tmp_path):
     with RunLog(tmp_path, talk=0) as log:
         log.texts(5, ["a | b"], ["start\njoke"], ["<b>now</b>\x1b[31m"], [1.234])
     assert lines(tmp_path / SAMPLES) == [
-        {"step": 5, "prompt": "a | b", "start": "start\njoke", "now": "<b>now</b>\x1b[31m", "score": 1.234}
-    ]  # fmt: skip
+        {
+            "step": 5,
+            "prompt": "a | b",
+            "start": "start\njoke",
+            "now": "<b>now</b>\x1b[31m",
+            "score": 1.234,
+        }
+    ]
     board = EventAccumulator(str(tmp_path / "tensorboard"))
     board.Reload()
     shown = board.Tensors("jokes/text_summary")[0].tensor_proto.string_val[0].decode()

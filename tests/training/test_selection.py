@@ -35,9 +35,8 @@ def test_unfinished_jokes_are_marked(student):
 
 
 def test_greedy_decoding_writes_one_joke_a_prompt(student):
-    assert [len(row) for row in write_jokes(student, PROMPTS, 4, **(HOW | {"temperature": 0.0}))] == [
-        1, 1, 1,
-    ]  # fmt: skip
+    jokes = write_jokes(student, PROMPTS, 4, **(HOW | {"temperature": 0.0}))
+    assert [len(row) for row in jokes] == [1, 1, 1]
 
 
 def test_ratings_keep_the_shape_and_their_missing_verdicts():
