@@ -13,7 +13,7 @@ OLD_LOGPS = ("auto", "sampler", "forward")
 class PPOConfig:
     """Options of `--algo ppo`. The default advantage, rloo, has no value head."""
 
-    updates: int = 20
+    updates: int = 12
     """Updates of the policy; each judges prompts_per_update * group_size jokes."""
     prompts_per_update: int = 8
     """Prompts an update."""
@@ -34,7 +34,7 @@ class PPOConfig:
     """Ratio clip, epsilon of Eq. 7 of the PPO paper."""
     max_approx_kl: float = 0.2
     """Nats a token between old and new policy; above 1.5 times this, the update stops early."""
-    kl_coef: float = 0.02
+    kl_coef: float = 0.04
     """Start of beta: reward units (calibration deviations) a nat of KL to the start student."""
     kl_target: float | None = None
     """Nats a token; a number makes beta adaptive."""
@@ -113,8 +113,8 @@ class RunConfig:
     """Picks the checkpoint and stops the run; never the training critic."""
     report_critic: str = "embedded-report"
     """Makes the final table; no run ever learns from it."""
-    reward: str = "humor=1,novelty=1"
-    """Terms and weights: humor (the critic), novelty, fact."""
+    reward: str = "humor=1,novelty=1,brevity=1"
+    """Terms and weights: humor (the critic), novelty, brevity, fact, or a scorer of your own."""
     control: str = "calibrated"
     """Length and overlap control of the reward: none, linear, lowess or calibrated."""
     score_clip: str = "none"
@@ -125,7 +125,7 @@ class RunConfig:
     """File of sentences for selection; empty: the corpus' select prompts."""
     report_prompts: str = ""
     """File of sentences for the table; empty: the corpus' report prompts."""
-    eval_every: int = 5
+    eval_every: int = 4
     """Updates between looks of the select critic."""
     select_size: int = 48
     """Prompts of a look; always the same, with the same random numbers."""

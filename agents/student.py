@@ -78,6 +78,7 @@ class Student:
         state = _adapter_state(self.model, REFERENCE)
         self.model = add_adapter(self.model, STUDENT, config, state)
         self.model.set_adapter(STUDENT)
+        self.tuned_temperature = 0.0 if adapter is None else _tuned(adapter)
         self.value_head: nn.Linear | None = None
         self._sampler: Merged | None = None
         self._stale = True
@@ -359,6 +360,11 @@ def _adapter_state(model: Any, name: str) -> dict[str, Tensor]:
 
     state = get_peft_model_state_dict(model, adapter_name=name)
     return {k: v.detach().clone() for k, v in state.items()}
+
+
+def _tuned(adapter: Path) -> float:
+    """The start's best decoding temperature as its manifest says; greedy where it says nothing."""
+    return float(adapter_manifest(adapter).get("tuned_temperature", 0.0))
 
 
 def _peft_base(folder: Path) -> str:

@@ -19,7 +19,8 @@ from rewards.lift import Lifted
 from rewards.options import check_args, parse_critic_args, parse_terms
 from rewards.protocols import Critic, Judge, Ranker, Scorer
 from rewards.reward import HUMOR, CompositeReward
-from rewards.terms import FactKept, Novelty, SharedRatings
+from rewards.terms import Brevity, FactKept, Novelty, SharedRatings
+from rewards.text import words
 from rewards.types import Rater
 from rewards.wrappers import BothOrders, ShuffledRanks
 
@@ -273,8 +274,8 @@ def build_reward(
 
     Args:
         critic: what `build_critic` returned. A judge is asked in both orders unless it is already.
-        weights: as `parse_terms` returns; ``fact`` needs a rater, ``novelty`` start lines, any
-            other name is a spec of `build_critic` that gives a scorer.
+        weights: as `parse_terms` returns; ``fact`` needs a rater, ``novelty`` and ``brevity``
+            start lines, any other name is a spec of `build_critic` that gives a scorer.
         control: length and overlap control; None: none. An embedded critic's scores are taken to
             be on the labels' scale.
         calibration: frozen jokes with labels.
@@ -305,6 +306,9 @@ def build_reward(
             terms[name] = (weight, FactKept(shared))
         elif name == "novelty":
             terms[name] = (weight, Novelty(start_lines))
+        elif name == "brevity":
+            lengths = [len(words(joke)) for _, joke in start_lines]
+            terms[name] = (weight, Brevity(sum(lengths) / max(len(lengths), 1)))
         else:
             term = build_critic(name, option="--reward")
             if not isinstance(term, Scorer):

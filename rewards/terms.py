@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from rewards.calls import checked_length, critic_name
-from rewards.text import ngrams
+from rewards.text import ngrams, words
 from rewards.types import Rater, Rating
 
 FULL_COST_AT = 0.08
@@ -78,6 +78,31 @@ class FactKept:
 def own_phrases(prompt: str, joke: str) -> frozenset[tuple[str, ...]]:
     """The phrases of 2-3 words of `joke` that are not in `prompt`."""
     return frozenset(g for n in (2, 3) for g in {*ngrams(joke, n)} - {*ngrams(prompt, n)})
+
+
+@dataclass(frozen=True)
+class Brevity:
+    """A line pays for every word beyond the start student's usual length.
+
+        score = -min(1, max(0, words / usual - 1))
+
+    Labels do not care about length (within-prompt correlation -.03), but a policy that adds a tail to
+    the prompt grows by a quarter in forty updates (docs/log.md): what pays for nothing, drifts.
+    """
+
+    usual: float
+    """Mean words of the start student's lines, > 0."""
+    lowest: float = -1.0
+    name: str = "brevity"
+
+    def __post_init__(self) -> None:
+        """Check the length."""
+        if not self.usual > 0:
+            raise ValueError(f"brevity needs a usual length > 0 words, got {self.usual}")
+
+    def score(self, prompts: Sequence[str], jokes: Sequence[str]) -> list[float | None]:
+        """Return minus the cost of each line, in [-1, 0]."""
+        return [-min(1.0, max(0.0, len(words(j)) / self.usual - 1)) + 0.0 for j in jokes]
 
 
 class Novelty:

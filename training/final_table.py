@@ -72,22 +72,22 @@ def write_systems(table: Table, checkpoints: Mapping[str, Path]) -> Written:
         )  # fmt: skip
         decoding[name] = "greedy" if temperature == GREEDY else f"{temperature:g}"
 
-    def tuned(name: str, *, start: bool) -> float:
+    def tuned(name: str) -> float:
         best, tuning[name] = tune_decoding(
             table.student, table.select, table.select_prompts,
-            max_tokens=table.max_tokens, seed=table.seed, start=start,
+            max_tokens=table.max_tokens, seed=table.seed,
         )  # fmt: skip
         return best
 
     write("start", SAMPLED, start=True)
-    write("start-tuned", tuned("start", start=True), start=True)
+    write("start-tuned", table.student.tuned_temperature, start=True)
     picked = best_of(table.train_critic, texts, lines["start"])
     if picked is not None:
         lines["best-of-4"], decoding["best-of-4"] = picked, f"{SAMPLED:g}, training critic picks"
     for name, folder in checkpoints.items():
         table.student.load_adapter(folder)
         write(name, SAMPLED, start=False)
-        write(f"{name}-tuned", tuned(name, start=False), start=False)
+        write(f"{name}-tuned", tuned(name), start=False)
     return Written(lines, decoding, tuning)
 
 

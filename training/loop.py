@@ -14,16 +14,15 @@ from evaluation.select import Evaluation, best_evaluation, should_stop
 from rewards.types import Rater, Reward
 from training.checkpoint import Checkpoint, prune, save_checkpoint
 from training.run_log import RunLog
-from training.selection import Look, look, text_metrics
+from training.selection import Look, broken_bounds, look, text_metrics
 
 CHECKPOINTS = "checkpoints"
+SHOWN = 10
+"""Prompts whose jokes are logged as text."""
 RECENT = 5
 """Updates over which the share of unscored jokes is reckoned."""
 
 ALARM_GATED = 0.30
-ALARM_LENGTH = (0.8, 1.25)
-ALARM_DISTINCT = 0.85
-ALARM_PHRASE = 0.10
 
 
 class Agent(Protocol):
@@ -70,6 +69,13 @@ class Selector:
             temperature=self.temperature, max_tokens=self.max_tokens, seed=self.seed,
         )  # fmt: skip
 
+    def look_at_tuned_start(self, student: Student) -> Look:
+        """The untrained student at its best decoding: what runs are measured against."""
+        return look(
+            student, self.critic, self.prompts, 1, start=True,
+            temperature=student.tuned_temperature, max_tokens=self.max_tokens, seed=self.seed,
+        )  # fmt: skip
+
 
 @dataclass
 class Loop:
@@ -92,7 +98,9 @@ class Loop:
     """Drops everything that is kept only for speed, so that a resumed run repeats every bit."""
     history: list[Evaluation] = field(default_factory=list)
     first: dict[str, Any] = field(default_factory=dict)
-    """The first look: texts and their metrics, what later ones are compared with."""
+    """The first look: texts, and the figures of start-tuned that later looks are bounded by."""
+    within_bounds: list[int] = field(default_factory=list)
+    """Steps of the looks that kept length, recall and diversity near start-tuned's."""
     recent: list[dict[str, float]] = field(default_factory=list)
     stopped: str = ""
 
@@ -105,7 +113,7 @@ class Loop:
         """
         began = self.agent.step
         if not self.history:
-            self._evaluate()
+            self.log.scalars(0, self._evaluate())
             self.save()
         self.log.progress.restart_clock()
         with _interrupts() as interrupted:
@@ -152,33 +160,29 @@ class Loop:
         self.history.append(
             Evaluation(self.agent.step, now.scores, sum(finite) / len(finite) if finite else 0.0)
         )
-        shown = [row[0] for row in now.jokes]
+        shown = [str(row[0]) for row in now.jokes]
         if not self.first:
-            self.first = {"jokes": [str(j) for j in shown], "metrics": metrics}
-            self.log.progress.say(f"start: select critic {now.mean:.2f} on {len(prompts)} prompts")
-        self.log.texts(self.agent.step, prompts[:10], self.first["jokes"][:10], shown[:10],
-                       now.scores[:10])  # fmt: skip
-        self._alarm(metrics)
+            tuned = self.selector.look_at_tuned_start(self.student)
+            reference = text_metrics(prompts, tuned.jokes, "select")
+            self.first = {"jokes": shown, "tuned": {**reference, "select/rating": tuned.mean}}
+            self.log.progress.say(
+                f"start: select critic {now.mean:.2f} on {len(prompts)} prompts; "
+                f"start-tuned {tuned.mean:.2f}"
+            )
+        self.log.texts(self.agent.step, prompts[:SHOWN], self.first["jokes"][:SHOWN],
+                       shown[:SHOWN], now.scores[:SHOWN])  # fmt: skip
+        broken = broken_bounds(metrics, self.first["tuned"])
+        if not broken or self.agent.step == 0:  # the start itself may always be the best
+            self.within_bounds.append(self.agent.step)
+        for alarm in broken if self.agent.step else ():
+            self.log.progress.say(f"alarm: {alarm}")
+        if self.recent and self.recent[-1].get("gate/share", 0.0) > ALARM_GATED:
+            self.log.progress.say(f"alarm: {self.recent[-1]['gate/share']:.0%} of jokes are gated")
         reason = should_stop(self.history)
         if reason is not None and self.stop_rule:
             self.stopped = str(reason)
             self.log.progress.say(f"stop: {reason}")
         return metrics
-
-    def _alarm(self, metrics: Mapping[str, float]) -> None:
-        before = self.first["metrics"]
-        ratio = metrics["select/words"] / max(before["select/words"], 1e-9)
-        told = []
-        if not ALARM_LENGTH[0] <= ratio <= ALARM_LENGTH[1]:
-            told.append(f"length is {ratio:.2f} of the start's")
-        if metrics["select/distinct_2"] < ALARM_DISTINCT * before["select/distinct_2"]:
-            told.append(f"distinct-2 fell to {metrics['select/distinct_2']:.2f}")
-        if metrics["select/commonest_4gram"] > ALARM_PHRASE:
-            told.append(f"one 4-gram stands in {metrics['select/commonest_4gram']:.0%} of lines")
-        if self.recent and self.recent[-1].get("gate/share", 0.0) > ALARM_GATED:
-            told.append(f"{self.recent[-1]['gate/share']:.0%} of jokes are gated")
-        for text in told:
-            self.log.progress.say(f"alarm: {text}")
 
     def _show(self, began: int, metrics: Mapping[str, float]) -> None:
         rating = metrics.get("select/rating", self.history_mean())
@@ -211,9 +215,10 @@ class Loop:
 
     @property
     def best_step(self) -> int:
-        """Step of the evaluation that the select critic rates highest."""
-        best = best_evaluation(self.history)
-        return self.history[best].update if best is not None else self.agent.step
+        """Step that the select critic rates highest among those within the bounds."""
+        allowed = [e for e in self.history if e.update in self.within_bounds]
+        best = best_evaluation(allowed)
+        return allowed[best].update if best is not None else self.agent.step
 
     def save(self) -> None:
         """Write a checkpoint; the newest two and the best stay."""
@@ -224,6 +229,7 @@ class Loop:
             "reward": self.reward.state_dict(),
             "history": [[e.update, list(e.scores), e.train_reward] for e in self.history],
             "first": self.first,
+            "within_bounds": self.within_bounds,
             "recent": self.recent,
             "stopped": self.stopped,
             "best_step": self.best_step,
@@ -246,6 +252,7 @@ class Loop:
         self.reward.load_state_dict(state["reward"])
         self.history = [Evaluation(u, s, r) for u, s, r in state["history"]]
         self.first, self.recent = state["first"], state["recent"]
+        self.within_bounds = state["within_bounds"]
         self.stopped = state["stopped"]
 
 

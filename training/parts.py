@@ -162,7 +162,7 @@ def make_reward(
         control=control,
         calibration=labelled_jokes(CALIBRATION_JOKES),
         teacher_jokes=[joke for _, joke in teacher_jokes("train")],
-        start_lines=start_lines(student) if "novelty" in weights else (),
+        start_lines=start_lines(student) if {"novelty", "brevity"} & set(weights) else (),
         group_size=ppo.group_size,
         clip=run.score_clip,
     )

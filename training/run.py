@@ -135,7 +135,7 @@ def finish(
         select=critics.select,
         report=critics.report,
         report_name=run.report_critic,
-        tie=float(manifest.get("tie_threshold", 0.0)),
+        tie=float(manifest.get("tie_threshold") or 0.0),
         jokes=run.table_jokes,
         max_tokens=ppo.max_tokens,
         seed=TABLE_SEED,

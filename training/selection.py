@@ -1,6 +1,6 @@
 """What the select critic sees of a run: the same prompts and random numbers every time."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -8,7 +8,13 @@ import torch
 from agents.student import Student
 from evaluation.diversity import commonest_opening, commonest_own_phrase, distinct_n
 from evaluation.intervals import prompt_means
-from evaluation.ladder import lost_scores
+from evaluation.ladder import (
+    DISTINCT_RATIO,
+    LENGTH_RATIO,
+    PHRASE_SHARE,
+    RECALL_RISE,
+    lost_scores,
+)
 from rewards.text import recall, words
 from rewards.types import Rater, Rating, Unfinished
 
@@ -103,7 +109,7 @@ def tune_decoding(
     """The temperature whose jokes the select critic rates highest, and all mean ratings."""
     means = {
         t: look(
-            student, critic, prompts, 2,
+            student, critic, prompts, 1,
             temperature=t, max_tokens=max_tokens, seed=seed, start=start,
         ).mean
         for t in grid
@@ -114,7 +120,7 @@ def tune_decoding(
 def text_metrics(prompts: Sequence[str], jokes: Groups, prefix: str) -> dict[str, float]:
     """Length, recall and sameness of a set of jokes, for logs and alarms."""
     pairs = [(p, j) for p, row in zip(prompts, jokes, strict=True) for j in row]
-    distinct = distinct_n(jokes)
+    distinct = distinct_n(jokes, lines=1)  # equal counts, however many jokes a prompt has
     return {
         f"{prefix}/words": sum(len(words(j)) for _, j in pairs) / len(pairs),
         f"{prefix}/recall": sum(recall(p, j) for p, j in pairs) / len(pairs),
@@ -122,3 +128,28 @@ def text_metrics(prompts: Sequence[str], jokes: Groups, prefix: str) -> dict[str
         f"{prefix}/commonest_opening": commonest_opening(jokes).share,
         f"{prefix}/commonest_4gram": commonest_own_phrase(prompts, jokes).share,
     }
+
+
+def broken_bounds(metrics: Mapping[str, float], tuned: Mapping[str, float]) -> list[str]:
+    """What a look has lost against start-tuned, by the bounds of the final table; [] if nothing.
+
+    Args:
+        metrics: of the look, as `text_metrics` with prefix ``select``.
+        tuned: the same of the untrained student at its best decoding.
+    """
+    ratio = metrics["select/words"] / max(tuned["select/words"], 1e-9)
+    rise = metrics["select/recall"] - tuned["select/recall"]
+    phrase = metrics["select/commonest_4gram"]
+    told = []
+    if not LENGTH_RATIO[0] <= ratio <= LENGTH_RATIO[1]:
+        told.append(f"length is {ratio:.2f} of start-tuned's")
+    if rise > RECALL_RISE:
+        told.append(f"recall of the prompt rose by {rise:.2f}")
+    if metrics["select/distinct_2"] < DISTINCT_RATIO * tuned["select/distinct_2"]:
+        told.append(
+            f"distinct-2 fell from {tuned['select/distinct_2']:.2f} "
+            f"to {metrics['select/distinct_2']:.2f}"
+        )
+    if phrase > PHRASE_SHARE:
+        told.append(f"one 4-gram stands in {phrase:.0%} of lines")
+    return told
