@@ -33,17 +33,17 @@ def columns(ladder: Ladder) -> list[tuple[str, Callable[[Row], str]]]:
         ("system", lambda r: r.system + (" (labels)" if r.rated_by == "labels" else "")),
         ("decoding", lambda r: r.decoding),
         ("rating", lambda r: _interval(r.rating) if r.rated_by else NOT_RATABLE),
-        (f"win rate vs {ladder.baseline}, %", lambda r: _percent(r.win and r.win.rate)),
+        (f"win vs {ladder.baseline}, %", lambda r: _percent(r.win and r.win.rate)),
         ("WTR, %", lambda r: _percent(r.win and r.win.wtr, interval_shown=False)),
         ("amusing, %", lambda r: _percent(r.amusing)),
         ("fact kept, %", lambda r: _percent(r.fact, interval_shown=False)),
         ("words", lambda r: f"{r.length:.1f}"),
         ("recall", lambda r: f"{r.recall:.2f}"),
-        ("near-copies, %", lambda r: _share(r.near_copies)),
-        ("out of domain, %", lambda r: _share(r.out_of_domain)),
+        ("copies, %", lambda r: _share(r.near_copies)),
+        ("unlike, %", lambda r: _share(r.out_of_domain)),
         ("distinct-2", lambda r: "-" if r.distinct2 is None else f"{r.distinct2:.2f}"),
-        ("commonest own 4-gram, %", lambda r: _share(r.phrase.share)),
-        ("lost / unscored / lines", lambda r: f"{r.lost} / {r.unscored} / {r.lines}"),
+        ("4-gram, %", lambda r: _share(r.phrase.share)),
+        ("lost/unscored/lines", lambda r: f"{r.lost}/{r.unscored}/{r.lines}"),
         ("marks", lambda r: "; ".join(r.marks)),
     ]
 
@@ -60,18 +60,31 @@ def markdown(ladder: Ladder) -> str:
     return "\n".join([*lines, "", *(escape_markdown(c) for c in captions(ladder)), ""])
 
 
+JUDGED = 7
+"""Columns that say how good a system is; those after them say how its lines are written."""
+
+
 def plain(ladder: Ladder) -> str:
-    """The table in aligned columns, marks below it, without markup; ends with a newline."""
-    table = [c for c in columns(ladder) if c[0] != "marks"]
-    grid = [[head for head, _ in table]]
-    grid += [[strip_controls(cell(row)) for _, cell in table] for row in ladder.rows]
-    widths = [max(len(row[k]) for row in grid) for k in range(len(table))]
-    lines = [
-        "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in grid
-    ]
+    """Two aligned tables for a terminal, marks and captions below; ends with a newline.
+
+    One table would be twice as wide as a terminal.
+    """
+    named, *table = [c for c in columns(ladder) if c[0] != "marks"]
+    lines = []
+    for part in ([named, *table[: JUDGED - 1]], [named, *table[JUDGED - 1 :]]):
+        lines += [*_aligned(ladder, part), ""]
     for row in ladder.rows:
         lines += [strip_controls(f"! {row.system}: {mark}") for mark in row.marks]
     return "\n".join([*lines, "", *(strip_controls(c) for c in captions(ladder)), ""])
+
+
+def _aligned(ladder: Ladder, table: Sequence[tuple[str, Callable[[Row], str]]]) -> list[str]:
+    grid = [[head for head, _ in table]]
+    grid += [[strip_controls(cell(row)) for _, cell in table] for row in ladder.rows]
+    widths = [max(len(row[k]) for row in grid) for k in range(len(table))]
+    return [
+        "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in grid
+    ]
 
 
 def captions(ladder: Ladder) -> list[str]:
@@ -82,7 +95,9 @@ def captions(ladder: Ladder) -> list[str]:
         "provisional until people or an outside LLM have judged. 95 % intervals over prompts. "
         f"Win rate: ties half, ratings up to {ladder.tie:.3f} apart tie; "
         "an empty or unfinished joke rates 0 and loses. "
-        f"distinct-2 at {ladder.lines_compared} line(s) a prompt."
+        f"distinct-2 at {ladder.lines_compared} line(s) a prompt; copies: near-copies of the "
+        "prompt; unlike: lines outside the critic's domain; 4-gram: lines with the commonest four "
+        "words that are not in the prompt."
     )
     for row in ladder.rows:
         if row.win and row.tie_sensitivity and row.system != ladder.baseline:
@@ -128,14 +143,14 @@ def _jsonable(value: Any) -> Any:
 def _interval(interval: Interval | None) -> str:
     if interval is None:
         return "-"
-    return f"{interval.value:.2f} ({interval.low:.2f} to {interval.high:.2f})"
+    return f"{interval.value:.2f} [{interval.low:.2f}, {interval.high:.2f}]"
 
 
 def _percent(interval: Interval | None, *, interval_shown: bool = True) -> str:
     if interval is None:
         return "-"
     value = f"{100 * interval.value:.1f}"
-    ends = f" ({100 * interval.low:.1f} to {100 * interval.high:.1f})"
+    ends = f" [{100 * interval.low:.0f}, {100 * interval.high:.0f}]"
     return value + (ends if interval_shown else "")
 
 
