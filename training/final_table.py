@@ -1,6 +1,8 @@
 """The end of a run: every system on the report prompts, rated by the report critic."""
 
+import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +15,11 @@ from envs.prompts import Prompt
 from evaluation.ladder import Ladder, SystemLines, build_ladder
 from evaluation.pairs import blind_pairs, to_jsonl
 from evaluation.render import as_dict, markdown, plain, samples_markdown
+from models.sources import cache_dir
 from rewards.protocols import Critic, Scorer
 from rewards.types import Rater, Rating, Unfinished
 from training.parts import DATA
+from training.run_folder import package_version
 from training.selection import GREEDY, Groups, rate_jokes, tune_decoding, write_jokes
 
 SAMPLED = 0.7
@@ -66,7 +70,8 @@ def write_systems(table: Table, checkpoints: Mapping[str, Path]) -> Written:
     tuning: dict[str, dict[str, float]] = {}
 
     def write(name: str, temperature: float, *, start: bool) -> None:
-        lines[name] = write_jokes(
+        writer = _start_jokes if start else write_jokes
+        lines[name] = writer(
             table.student, texts, table.jokes, temperature=temperature,
             max_tokens=table.max_tokens, seed=table.seed, start=start,
         )  # fmt: skip
@@ -89,6 +94,37 @@ def write_systems(table: Table, checkpoints: Mapping[str, Path]) -> Written:
         write(name, SAMPLED, start=False)
         write(f"{name}-tuned", tuned(name), start=False)
     return Written(lines, decoding, tuning)
+
+
+def _start_jokes(
+    student: Student,
+    prompts: Sequence[str],
+    k: int,
+    *,
+    temperature: float,
+    max_tokens: int,
+    seed: int,
+    start: bool,
+) -> Groups:
+    """`write_jokes` of the frozen start, kept in the cache folder: every run has the same ones."""
+    asked = [student.base.sha256, student.start_sha256, student.format.kind, package_version()]
+    asked += [str(student.base.model.dtype), str(student.base.model.device)]
+    asked += [str(x) for x in (k, temperature, max_tokens, seed, *prompts)]
+    key = hashlib.sha256("\n".join(asked).encode()).hexdigest()[:24]
+    file = cache_dir() / "start-jokes" / f"{key}.json"
+    if student.start_sha256 and file.exists():
+        kept = json.loads(file.read_text())
+        return [[Unfinished(j) if cut else j for j, cut in row] for row in kept]
+    jokes = write_jokes(
+        student, prompts, k,
+        temperature=temperature, max_tokens=max_tokens, seed=seed, start=start,
+    )  # fmt: skip
+    if student.start_sha256:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        scratch = file.with_suffix(f".{os.getpid()}")
+        scratch.write_text(json.dumps([[[j, isinstance(j, Unfinished)] for j in r] for r in jokes]))
+        os.replace(scratch, file)
+    return jokes
 
 
 def best_of(critic: Critic, prompts: Sequence[str], jokes: Groups) -> Groups | None:
