@@ -48,9 +48,9 @@ def load_base(
 
     Raises:
         WeightsError, ValueError: as `resolve`.
-        ValueError: the folder is not a causal language model.
+        ValueError: the folder is not a causal language model, or no such device here.
     """
-    device = torch.device(device)
+    device = _usable(device)
     where = resolve(name, download=download)
     model, tokenizer = load_pretrained(where, dtype=dtype or best_dtype(device))
     model.requires_grad_(False)
@@ -60,6 +60,14 @@ def load_base(
         pad = _free_token(tokenizer)
     sha = fingerprint(Path(where)) if isinstance(where, Path) else _hash_module(model)
     return Base(name, model.to(device).eval(), tokenizer, sha, int(pad))
+
+
+def _usable(device: torch.device | str) -> torch.device:
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:  # unknown, or not of this machine
+        fault = str(error).splitlines()[0]
+        raise ValueError(f"--device {device} cannot be used: {fault}") from error
 
 
 def base_format(base: Base, kind: str | None = None) -> Format:
