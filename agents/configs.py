@@ -22,7 +22,7 @@ class PPOConfig:
     advantage: Literal["rloo", "grpo", "gae"] = "rloo"
     """rloo: reward minus the mean of the group's others, one scale for the batch;
     grpo: divided by the group's own deviation; gae: a value head and lambda-returns."""
-    learning_rate: float = 2e-4
+    learning_rate: float = 3e-4
     """AdamW, annealed to a tenth over the run; LoRA takes about ten times a full fine-tune's."""
     warmup_updates: int = 2
     """Updates over which the learning rate rises to its value."""
@@ -34,7 +34,7 @@ class PPOConfig:
     """Ratio clip, epsilon of Eq. 7 of the PPO paper."""
     max_approx_kl: float = 0.2
     """Nats a token between old and new policy; above 1.5 times this, the update stops early."""
-    kl_coef: float = 0.04
+    kl_coef: float = 0.02
     """Start of beta: reward units (calibration deviations) a nat of KL to the start student."""
     kl_target: float | None = None
     """Nats a token; a number makes beta adaptive."""
@@ -113,7 +113,7 @@ class RunConfig:
     """Picks the checkpoint and stops the run; never the training critic."""
     report_critic: str = "embedded-report"
     """Makes the final table; no run ever learns from it."""
-    reward: str = "humor=1,novelty=1,brevity=1"
+    reward: str = "humor=1,novelty=1,brevity=0.5"
     """Terms and weights: humor (the critic), novelty, brevity, fact, or a scorer of your own."""
     control: str = "calibrated"
     """Length and overlap control of the reward: none, linear, lowess or calibrated."""
