@@ -1,9 +1,9 @@
 """The embedded critics: a probe on the frozen start student, offline, on the scale of the corpus.
 
 `embedded` trains, `embedded-select` stops runs and picks checkpoints, `embedded-report` makes the
-final figures. They are fitted on the labels of different prompts and are of different kinds; each is
-tied by hash to the base, and to the start adapter where it reads the start student. Only lines of
-the start student and of its descendants near it are ratable (manifest `ratable`).
+final figures. They are fitted on the labels of different prompts and are of different kinds; each
+is tied by hash to the base and to the start adapter. Only lines of the start student and of its
+descendants near it are ratable (manifest `ratable`).
 """
 
 from collections.abc import Mapping, Sequence

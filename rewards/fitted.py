@@ -258,10 +258,12 @@ def load_critic(folder: Path) -> tuple[FittedCritic, dict[str, Any]]:
     arrays = load_file(data)
     probes = []
     for i, recipe in enumerate(manifest["probes"]):
-        values = {
+        values: dict[str, Any] = {
             f.name: arrays[f"{i}.{f.name}"].astype(np.int64 if f.name == "folds" else np.float32)
             for f in fields(KernelProbe)[1:]
         }
         probes.append(KernelProbe(ProbeRecipe.from_json(recipe), **values))
-    c = {k: tuple(v) if isinstance(v, list) else v for k, v in manifest["calibration"].items()}
+    c: dict[str, Any] = {
+        k: tuple(v) if isinstance(v, list) else v for k, v in manifest["calibration"].items()
+    }
     return FittedCritic(tuple(probes), Calibration(**c), manifest["folds"]), manifest

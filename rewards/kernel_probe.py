@@ -7,8 +7,8 @@ critic reads all lines of a prompt together), so fitting puts the within-prompt 
     A = (K + ridge * (I - share * C))^-1 (Y - mean),   C = centring within each prompt
 
 which minimises ||y - f||^2 + share / (1 - share) * ||C (y - f)||^2 + ridge * |f|^2 for share in
-[0, 1), and is plain kernel ridge for share = 0. Means, axes and kernel rows never look at labels, so
-the fold models share them and differ in their weights alone.
+[0, 1), and is plain kernel ridge for share = 0. Means, axes and kernel rows never look at labels,
+so the fold models share them and differ in their weights alone.
 """
 
 from collections.abc import Mapping, Sequence
@@ -96,7 +96,10 @@ class KernelProbe:
         """Map (N, P) pooled and (N, Q) plain features to kernel rows."""
         components = ((pooled - self.centre) / self.deviation) @ self.axes
         beside = (plain - self.plain_centre) * self.plain_scale
-        return np.concatenate([components, beside], axis=1) / self.norm
+        joined: Array = (np.concatenate([components, beside], axis=1) / self.norm).astype(
+            np.float32
+        )
+        return joined
 
     def predict(self, pooled: Array, plain: Array, folds: Sequence[int]) -> Prediction:
         """Score N jokes.
@@ -124,9 +127,9 @@ def kernel_matrix(a: Array, b: Array, recipe: ProbeRecipe) -> Array:
     """Kernel values (len(a), len(b)) of rows a and b."""
     inner = a @ b.T
     if recipe.kernel == "linear":
-        return inner.astype(np.float32)
+        return np.asarray(inner, dtype=np.float32)
     square = (a * a).sum(1)[:, None] + (b * b).sum(1)[None, :] - 2 * inner
-    return np.exp(-recipe.gamma * np.maximum(square, 0)).astype(np.float32)
+    return np.asarray(np.exp(-recipe.gamma * np.maximum(square, 0)), dtype=np.float32)
 
 
 def fit_probe(
@@ -195,7 +198,8 @@ def prompt_noise(group: NDArray[np.int64], share: float) -> NDArray[np.float64]:
     """Return I - share * C, C = centring within each group: noise in part common to a group."""
     same = (group[:, None] == group[None, :]).astype(np.float64)
     size = same.sum(1)
-    return np.eye(len(group)) * (1 - share) + share * same / size[:, None]
+    noise: NDArray[np.float64] = np.eye(len(group)) * (1 - share) + share * same / size[:, None]
+    return noise
 
 
 def principal_axes(z: Array, components: int) -> Array:
@@ -203,15 +207,15 @@ def principal_axes(z: Array, components: int) -> Array:
 
     Components whose variance vanishes become zero.
     """
-    z = z.astype(np.float64)
-    n, width = z.shape
+    x = z.astype(np.float64)
+    n, width = x.shape
     wide = n < width  # the smaller of the two Gram matrices has the same non-zero spectrum
-    gram = z @ z.T if wide else z.T @ z
+    gram = x @ x.T if wide else x.T @ x
     size = len(gram)
     values, vectors = eigh(gram, subset_by_index=[max(0, size - components), size - 1])
     values, vectors = values[::-1], vectors[:, ::-1]
     if wide:
-        vectors = z.T @ vectors / np.sqrt(np.maximum(values, 1e-9))
+        vectors = x.T @ vectors / np.sqrt(np.maximum(values, 1e-9))
     keep = values > 1e-6 * max(values[0], 1e-12)
     spread = np.where(keep, 1 / np.sqrt(np.maximum(values, 1e-12) / n), 0.0)
-    return (vectors * spread).astype(np.float32)
+    return np.asarray(vectors * spread, dtype=np.float32)

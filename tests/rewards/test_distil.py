@@ -7,20 +7,17 @@ import pytest
 
 from rewards import distil as distil_module
 from rewards.distil import (
-    FOLDS,
     RECIPES,
     Config,
     CriticRecipe,
     distil,
     fit_critic,
-    hashed_fold,
-    matches,
     read_inputs,
-    read_labels,
 )
 from rewards.features import PLAIN_NAMES
 from rewards.fitted import load_critic
 from rewards.kernel_probe import ProbeRecipe
+from rewards.labels import FOLDS, hashed_fold, matches, read_labels
 
 ROOT = Path(__file__).parents[2]
 TINY = CriticRecipe("train", "start", (ProbeRecipe((1, 2), plain=PLAIN_NAMES, components=4),))
@@ -50,8 +47,12 @@ def test_mean_of_two_readers(tmp_path):
     assert (line.rating, line.amusing, line.fact) == (3.5, 0.5, 0.5)
 
 
-@pytest.mark.parametrize("bad", ["{", '{"id": "a"}', '{"id":"a","text":"p","candidates":[{"text":"j",'
-    '"source":"student","evaluations":[{"rating":11,"fact_kept":true}]}]}'])  # fmt: skip
+OVER_TEN = {"text": "j", "source": "student", "evaluations": [{"rating": 11, "fact_kept": True}]}
+
+
+@pytest.mark.parametrize(
+    "bad", ["{", '{"id": "a"}', json.dumps({"id": "a", "text": "p", "candidates": [OVER_TEN]})]
+)
 def test_malformed_labels_name_file_and_line(tmp_path, bad):
     file = tmp_path / "bad.jsonl"
     file.write_text('{"id": "z", "text": "t", "candidates": []}\n' + bad + "\n")
