@@ -177,15 +177,19 @@ class Script:
         folder.mkdir()
 
 
+JOKES = [["one fine joke"], ["another good line"], ["and a third"]]
+LONG = [["one fine joke after all"], ["another good line at last"], ["and a third of them"]]
+
+
 def scripted(tmp_path, ratings, **options):
-    """A loop whose n-th look gives `ratings[n]` on every prompt."""
+    """A loop whose n-th look gives `ratings[n]` on every prompt, and sees `jokes[n]`."""
     looks = iter(ratings)
+    texts = iter(options.pop("jokes", [JOKES] * len(ratings)))
 
     def look(student):
         rating = next(looks)
         answers = [[None if rating is None else Rating(rating, 0.1, 0.9, False)]] * len(SELECT)
-        jokes = [["one fine joke"], ["another good line"], ["a third that is new"]]
-        return Look(jokes, answers, [rating] * len(SELECT))
+        return Look(next(texts), answers, [rating] * len(SELECT))
 
     figures = {k: options.pop(k) for k in list(options) if "/" in k}
     agent = Script(**figures)
@@ -196,7 +200,9 @@ def scripted(tmp_path, ratings, **options):
         agent=agent,
         env=plain,
         reward=plain,
-        selector=SimpleNamespace(look=look, prompts=SELECT),
+        selector=SimpleNamespace(
+            look=look, look_at_tuned_start=lambda student: Look(JOKES, [], [1.0]), prompts=SELECT
+        ),
         log=RunLog(tmp_path, talk=0),
         **(OPTIONS | options),
     )
@@ -206,6 +212,19 @@ def test_best_and_newest_checkpoints_stay(tmp_path):
     loop = run(scripted(tmp_path, [1, 3, 2, 2.5, 1], updates=8, stop_rule=False))
     assert loop.best_step == 2
     assert steps(tmp_path) == [2, 7, 8]
+
+
+def test_a_look_out_of_bounds_is_never_the_best(tmp_path, capsys):
+    loop = scripted(
+        tmp_path, [1, 3, 2, 2.5, 1], updates=8, stop_rule=False,
+        jokes=[LONG, LONG, JOKES, LONG, JOKES],
+    )  # fmt: skip
+    loop.log.progress._quiet = False
+    run(loop)
+    assert loop.within_bounds == [0, 4, 8]
+    assert loop.best_step == 4
+    assert steps(tmp_path) == [4, 7, 8]
+    assert capsys.readouterr().err.count("alarm: length is 1.67 of start-tuned's") == 2
 
 
 @pytest.mark.parametrize("every", [3, 5, 100])
@@ -256,6 +275,7 @@ def test_looks_without_a_verdict_are_missing_numbers(tmp_path):
     loop = run(scripted(tmp_path, [1.0, None, 2.0, None]))
     assert loop.best_step == 4
     logged = {r["step"]: r for r in map(json.loads, (tmp_path / METRICS).open())}
+    assert logged[0]["select/rating"] == 1.0
     assert logged[2]["select/rating"] is None
     assert logged[4]["select/rating"] == 2.0
     assert loop.history[1].scores == [None] * 3

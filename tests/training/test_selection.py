@@ -5,7 +5,15 @@ import pytest
 from rewards.fakes import CountsWord, failing
 from rewards.types import Rating, Unfinished
 from training.parts import ScoresOnly, as_rater
-from training.selection import Look, look, rate_jokes, text_metrics, tune_decoding, write_jokes
+from training.selection import (
+    Look,
+    broken_bounds,
+    look,
+    rate_jokes,
+    text_metrics,
+    tune_decoding,
+    write_jokes,
+)
 
 PROMPTS = ["a lamp ran late .", "the bread sang .", "my hat slept in the rain ."]
 HOW = {"temperature": 1.0, "max_tokens": 10, "seed": 3}
@@ -73,7 +81,7 @@ def test_tuned_decoding_is_the_one_the_critic_rates_highest(student):
     how = {"max_tokens": 40, "seed": 3}
     best, means = tune_decoding(student, critic, PROMPTS, grid=(0.0, 0.7, 1.5), **how)
     again = {
-        f"{t:g}": look(student, critic, PROMPTS, 2, temperature=t, **how).mean
+        f"{t:g}": look(student, critic, PROMPTS, 1, temperature=t, **how).mean
         for t in (0.0, 0.7, 1.5)
     }
     assert means == again
@@ -88,6 +96,30 @@ def test_text_metrics_in_closed_form():
     assert metrics["x/recall"] == pytest.approx((1.0 + 0.0) / 2)
     assert metrics["x/commonest_opening"] == 1.0
     assert metrics["x/commonest_4gram"] == 0.5
+
+
+AS_TUNED = {
+    "select/words": 10.0,
+    "select/recall": 0.3,
+    "select/distinct_2": 0.8,
+    "select/commonest_4gram": 0.05,
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({}, []),
+        ({"select/words": 12.4, "select/recall": 0.39, "select/distinct_2": 0.7}, []),
+        ({"select/words": 7.9}, ["length is 0.79 of start-tuned's"]),
+        ({"select/words": 12.6}, ["length is 1.26 of start-tuned's"]),
+        ({"select/recall": 0.45}, ["recall of the prompt rose by 0.15"]),
+        ({"select/distinct_2": 0.6}, ["distinct-2 fell from 0.80 to 0.60"]),
+        ({"select/commonest_4gram": 0.2}, ["one 4-gram stands in 20% of lines"]),
+    ],
+)
+def test_bounds_against_start_tuned(changes, told):
+    assert broken_bounds(AS_TUNED | changes, AS_TUNED) == told
 
 
 def test_critic_that_only_compares_cannot_select():
