@@ -63,9 +63,11 @@ def columns(rows: Sequence[Row]) -> Columns:
     }
     for kind in KINDS:
         for what in ("score", "amusing", "fact", "out_of_domain"):
-            out[f"{kind}.{what}"] = np.array([r["critics"][kind][what] for r in rows], dtype=float)
-    out[LIKELIHOOD] = np.array([r["logp_start"] for r in rows])
-    out["likelihood, bare base"] = np.array([r["logp_base"] for r in rows])
+            out[f"{kind}.{what}"] = np.array(
+                [r["critics"].get(kind, {}).get(what, np.nan) for r in rows], dtype=float
+            )
+    out[LIKELIHOOD] = np.array([r["logp_start"] for r in rows], dtype=float)
+    out["likelihood, bare base"] = np.array([r["logp_base"] for r in rows], dtype=float)
     ends = [next((v for k, v in WARMTH.items() if s.endswith(k)), 0.0) for s in out["source"]]
     out["decoding label"] = np.array(ends)
     out["ridge on these"] = crossed_ridge(
@@ -92,6 +94,7 @@ def crossed_ridge(
 ) -> NDArray[np.float64]:
     """Predictions of a ridge that never saw the prompt it answers for."""
     group = np.unique(prompt, return_inverse=True)[1] % folds
+    x = x[:, ~np.isnan(x).any(0)]  # a covariate that was not computed for all lines is left out
     z = (x - x[fit].mean(0)) / x[fit].std(0)
     z = np.concatenate([z, z**2, np.ones((len(z), 1))], axis=1)
     out = np.zeros(len(z))
@@ -154,6 +157,8 @@ def pick_table(c: Columns) -> list[str]:
     best = []
     for critic in (*BASELINES, *KINDS):
         score = c[f"{critic}.score"] if critic in KINDS else c[critic]
+        if any(np.isnan(score[k]).any() for k in chosen):
+            continue
         best = [pick_best(score, c["rating"], c["id"], keep=k) for k in chosen]
         cells = [f"{b.mean:.2f} / {b.amusing:.3f}" for b in best]
         out.append(f"| {critic} | {' | '.join(cells)} |")
@@ -183,7 +188,8 @@ def calibration_table(c: Columns) -> list[str]:
         "RL, 40 updates": starts(c, "rl1-40"),
     }
     for kind in KINDS:
-        for name, at in groups.items():
+        for name, lines in groups.items():
+            at = lines & ~np.isnan(c[f"{kind}.score"])
             if not at.any():
                 continue
             row = [f"{c[f'{kind}.score'][at].mean():.2f} / {c['rating'][at].mean():.2f}"]
@@ -211,7 +217,7 @@ def source_table(c: Columns) -> list[str]:
     orders = [source_order(c[f"{k}.score"][at], c["rating"][at], list(c["source"][at]))
               for k in KINDS]  # fmt: skip
     for name, (_, label, n) in sorted(orders[0].means.items(), key=lambda item: item[1][1]):
-        said = " | ".join(f"{o.means[name][0]:.2f}" for o in orders)
+        said = " | ".join(f"{o.means[name][0]:.2f}" if name in o.means else "-" for o in orders)
         out.append(f"| {name} ({n}) | {label:.2f} | {said} |")
     out.append(
         "| Spearman of the means | | " + " | ".join(f"{o.spearman:.2f}" for o in orders) + " |"
