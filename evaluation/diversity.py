@@ -7,6 +7,7 @@ prompt. `jokes` is a list per prompt of lists of lines throughout.
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 from rewards.text import NEAR_COPY, is_near_copy, ngrams, words
@@ -95,12 +96,7 @@ def near_copies_of_any(jokes: Sequence[str], training: Sequence[str]) -> list[bo
     A restatement shares 0.8 of either's words, so at least one of the rarest 0.2 + 1 words of the
     joke (prefix filter, Chaudhuri et al. 2006); only training jokes that hold one are compared.
     """
-    bags = [frozenset(_numbered(text)) for text in training]
-    frequency = Counter(w for bag in bags for w in bag)
-    holders: dict[tuple[str, int], list[int]] = defaultdict(list)
-    for i, bag in enumerate(bags):
-        for w in bag:
-            holders[w].append(i)
+    bags, frequency, holders = _words_index(tuple(training))
     flags = []
     for joke in jokes:
         own = sorted(_numbered(joke), key=lambda w: (frequency[w], w))
@@ -118,14 +114,25 @@ def near_copies_of_any(jokes: Sequence[str], training: Sequence[str]) -> list[bo
     return flags
 
 
+class _Words(NamedTuple):
+    bags: list[frozenset[tuple[str, int]]]  # a text each
+    frequency: Counter[tuple[str, int]]  # texts that hold a word
+    holders: dict[tuple[str, int], list[int]]  # which
+
+
+@lru_cache(maxsize=2)  # a table asks about the same training jokes once a system
+def _words_index(training: tuple[str, ...]) -> _Words:
+    bags = [frozenset(_numbered(text)) for text in training]
+    holders: dict[tuple[str, int], list[int]] = defaultdict(list)
+    for i, bag in enumerate(bags):
+        for w in bag:
+            holders[w].append(i)
+    return _Words(bags, Counter(w for bag in bags for w in bag), dict(holders))
+
+
 def longest_overlaps(jokes: Sequence[str], training: Sequence[str]) -> list[int]:
     """Words in the longest run that each line shares with any training joke."""
-    source = [words(text) for text in training]
-    single = {w for row in source for w in row}
-    starts: dict[tuple[str, str], list[tuple[int, int]]] = defaultdict(list)
-    for i, row in enumerate(source):
-        for k in range(len(row) - 1):
-            starts[row[k], row[k + 1]].append((i, k))
+    source, single, starts = _pairs_index(tuple(training))
     longest = []
     for joke in jokes:
         own = words(joke)
@@ -135,6 +142,22 @@ def longest_overlaps(jokes: Sequence[str], training: Sequence[str]) -> list[int]
                 best = max(best, _run(own, k, source[i], at))
         longest.append(best)
     return longest
+
+
+class _Pairs(NamedTuple):
+    source: list[list[str]]  # words of each text
+    single: set[str]
+    starts: dict[tuple[str, str], list[tuple[int, int]]]  # text and place of two words
+
+
+@lru_cache(maxsize=2)
+def _pairs_index(training: tuple[str, ...]) -> _Pairs:
+    source = [list(words(text)) for text in training]
+    starts: dict[tuple[str, str], list[tuple[int, int]]] = defaultdict(list)
+    for i, row in enumerate(source):
+        for k in range(len(row) - 1):
+            starts[row[k], row[k + 1]].append((i, k))
+    return _Pairs(source, {w for row in source for w in row}, dict(starts))
 
 
 def _run(a: Sequence[str], i: int, b: Sequence[str], j: int) -> int:
