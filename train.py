@@ -59,6 +59,7 @@ usage: python train.py [--algo ppo|sft] [OPTIONS]
 
   --algo NAME          ppo (default) or sft; `--algo NAME --help` shows the options of NAME
   --resume RUN|last    continue a run folder, bit for bit
+  --trust-critic       with --resume: import the modules that the run folder names
   --config FILE        options from JSON, e.g. {"updates": 40}; the command line wins
   --dry-run            what the run would cost, then stop
   --list WHAT          algos, critics or students
@@ -75,6 +76,7 @@ class Command:
     algo: str = "ppo"
     resume: str = ""
     config: str = ""
+    trust_critic: bool = False
     dry_run: bool = False
     list: str = ""
     version: bool = False
@@ -84,6 +86,7 @@ class Command:
 
 WITH_VALUE = {"--algo": "algo", "--resume": "resume", "--config": "config", "--list": "list"}
 SWITCHES = {
+    "--trust-critic": "trust_critic",
     "--dry-run": "dry_run",
     "--version": "version",
     "-v": "verbose",
@@ -118,6 +121,8 @@ def _main(arguments: list[str]) -> int:
         algo = str(stored["algo"])
         options = read_options(algo, rest, stored["options"])
         _refuse_changes(stored["options"], options)
+        if not command.trust_critic:
+            _refuse_modules(stored["options"]["run"], rest)
     else:
         algo = command.algo
         options = read_options(algo, rest, _config_file(command.config))
@@ -265,6 +270,19 @@ def _refuse_changes(stored: dict[str, Any], options: Any) -> None:
                     f"--{name.replace('_', '-')} is {value!r} but the run began with {before!r}; "
                     f"on --resume only {', '.join(FREE_ON_RESUME)} may differ"
                 )
+
+
+def _refuse_modules(stored: dict[str, Any], rest: Sequence[str]) -> None:
+    """A run folder may come from anyone: its code is imported only if the user names it too."""
+    specs = [stored[name] for name in ("critic", "select_critic", "report_critic")]
+    specs += [term.partition("=")[0] for term in stored["reward"].split(",")]
+    typed = " ".join(rest)
+    for spec in specs:
+        if ":" in spec and not spec.startswith("fake:") and spec not in typed:
+            raise ValueError(
+                f"--resume: the run folder names {spec!r}, code that would be imported; "
+                f"add --trust-critic if you trust it"
+            )
 
 
 def _listed(what: str) -> list[str]:

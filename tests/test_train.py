@@ -476,3 +476,16 @@ def test_failing_critic_saves_exits_3_and_resumes(main, options, tmp_path):
     assert newest_step(folder) == UPDATES
     assert [r["step"] for r in records(folder / "metrics.jsonl")] == list(range(UPDATES + 1))
     assert (folder / "results.json").exists()
+
+
+def test_resume_imports_no_module_that_only_the_run_folder_names(finished, tmp_path, main):
+    folder = shutil.copytree(finished[0], tmp_path / "run")
+    (tmp_path / "planted.py").write_text("raise SystemExit('imported')\n")
+    config = json.loads((folder / "config.json").read_text())
+    config["options"]["run"]["critic"] = "planted:make"
+    config["options"]["run"]["critic_arg"] = []
+    (folder / "config.json").write_text(json.dumps(config))
+    status, _, told = main("--resume", folder)
+    assert status == 2
+    assert "planted:make" in told
+    assert "--trust-critic" in told

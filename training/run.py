@@ -186,7 +186,7 @@ def dry_run(algo: str, options: Any) -> str:
 TOKENS_A_JOKE = 45
 """Prompt and joke, for estimates."""
 SECONDS_TRAINED, SECONDS_LOOKED = 0.45, 0.15
-"""Per joke on a two-core AVX2 machine in fp32 (benchmarks/README.md)."""
+"""Per joke on a two-core AVX2 machine in fp32 (docs/log.md)."""
 
 
 def _estimate(trained: int, looked: int) -> float:
