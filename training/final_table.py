@@ -194,7 +194,12 @@ def _by_text(file: Path, key: str) -> dict[str, Any]:
 
 
 def save_table(
-    folder: Path, table: Table, written: Written, ladder: Ladder, extra: Mapping[str, Any]
+    folder: Path,
+    table: Table,
+    written: Written,
+    systems: Mapping[str, SystemLines],
+    ladder: Ladder,
+    extra: Mapping[str, Any],
 ) -> str:
     """Write results.json, table.md, jokes.jsonl and blind pairs; returns the text to print."""
     texts = [p.text for p in table.prompts]
@@ -218,7 +223,7 @@ def save_table(
     (folder / "results.json").write_text(json.dumps(results, indent=1) + "\n")
     with (folder / "jokes.jsonl").open("w") as file:
         for i, prompt in enumerate(table.prompts):
-            rows = {name: [str(j) for j in groups[i]] for name, groups in written.lines.items()}
+            rows = {name: _rated(systems[name], i) for name in written.lines}
             file.write(json.dumps({"id": prompt.id, "prompt": prompt.text, "jokes": rows}) + "\n")
     teacher = teacher_lines(table.prompts)
     shown = texts[:SHOWN]
@@ -230,6 +235,16 @@ def save_table(
     text = markdown(ladder) + "\n\n" + samples_markdown(shown, samples)
     (folder / "table.md").write_text(text + "\n")
     return plain(ladder) + "\n\n" + _told(shown, samples)
+
+
+def _rated(system: SystemLines, i: int) -> list[dict[str, Any]]:
+    """A system's lines on prompt i with the report critic's ratings; null without a verdict."""
+    ratings = system.ratings[i] if system.ratings is not None else [None] * len(system.jokes[i])
+    return [
+        {"joke": str(joke), "finished": not isinstance(joke, Unfinished)}
+        | ({"score": None} if r is None else r._asdict())
+        for joke, r in zip(system.jokes[i], ratings, strict=True)
+    ]
 
 
 def _told(prompts: Sequence[str], samples: Mapping[str, Sequence[str]]) -> str:

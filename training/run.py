@@ -144,7 +144,7 @@ def finish(
     )
     loop.forget()
     written = write_systems(table, adapters)
-    ladder, _ = build_table(table, written)
+    ladder, systems = build_table(table, written)
     extra = {
         "best_step": loop.best_step,
         "last_step": loop.agent.step,
@@ -152,7 +152,7 @@ def finish(
         "judged_jokes": loop.agent.step * ppo.jokes_per_update,
         "seconds": round(time.monotonic() - began, 1),
     }
-    print(save_table(loop.folder, table, written, ladder, extra))
+    print(save_table(loop.folder, table, written, systems, ladder, extra))
     print(f"\n{loop.folder}: best step {loop.best_step} of {loop.agent.step}, {_minutes(began)}")
     print(f'try it: python joke.py {loop.folder} "I lost my keys again."')
 
