@@ -2,9 +2,8 @@
 
     python benchmarks/seeds.py runs/ppo-start-s0-... runs/ppo-start-s1-... runs/ppo-start-s2-...
 
-Prints Markdown: for every system the mean over seeds with an interval over prompts (the seeds stand
-as they are), and each seed's own figure. Win rates are against start-tuned and, for sampled systems,
-against start at the same temperature.
+Prints Markdown: for every system the mean over seeds, an interval over prompts (seeds stand as they
+are) and each seed's own figure. Win rates are against start-tuned and against start sampled at 0.7.
 """
 
 import json
