@@ -32,6 +32,8 @@ TABLE_SEED = 9_001
 """Random numbers of selection and table: the same for every run, so that runs compare."""
 
 EXIT_STOPPED = 3
+DEPENDENT = 0.6
+"""Correlation of two critics' errors above which the table says so."""
 
 
 def run_ppo(
@@ -206,10 +208,11 @@ def _warnings(run: RunConfig, manifest: Mapping[str, Any]) -> list[str]:
             "Win rates are by a distilled critic, so every gain is provisional until an outside "
             "judge or people have read pairs.jsonl."
         )
-    correlated = manifest.get("error_correlation", {}).get(run.critic)
-    if correlated is not None and correlated > 0.6:
+    correlated = manifest.get("error_correlation", {}).get(run.critic, {}).get("partial")
+    if correlated is not None and correlated > DEPENDENT:
         out.append(
-            f"report critic not independent: errors correlate {correlated:.2f} with training's"
+            f"Report critic not independent: its errors correlate {correlated:.2f} with those of "
+            f"the training critic, so part of a gain may be an error they share."
         )
     return out
 
