@@ -129,15 +129,12 @@ class EmbeddedCritic:
             asked, said, [states[k] for k in at], [logps[k] for k in at], self._reader.layers
         )
         judged = self._fitted.judge(asked, inputs)
-        guard = self._fitted.calibration
         for place, k in enumerate(at):
-            away = bool(judged.nearest[place] < guard.nearest)
-            score = float(judged.score[place])
             out[told[k]] = Rating(
-                min(score, guard.pessimistic) if away else score,
+                float(judged.score[place]),
                 float(judged.amusing[place]),
                 float(judged.fact[place]),
-                away,
+                bool(judged.away[place]),
             )
         return out
 

@@ -21,17 +21,17 @@ TARGETS = ("rating", "amusing", "fact")
 """What a critic's probes predict: mean rating 0-10, P(rating >= 4), P(fact kept)."""
 
 MODEL_FILE, MANIFEST_FILE = "model.safetensors", "manifest.json"
-AWAY, LOW = 0.01, 0.05
-"""Beyond the 99th percentile of held-out start lines a joke gets at most their 5th percentile."""
+AWAY, LOW = 0.01, 0.01
+"""Beyond the 99th percentile of held-out start lines a joke gets at most what 1 % of them get."""
 
 
 class Judged(NamedTuple):
     """What a critic says about N jokes."""
 
-    score: NDArray[np.float64]  # (N,) expected rating, 0-10, before the guard
+    score: NDArray[np.float64]  # (N,) expected rating, 0-10
     amusing: NDArray[np.float64]  # (N,) P(rating >= 4)
     fact: NDArray[np.float64]  # (N,) P(fact kept)
-    nearest: NDArray[np.float64]  # (N,) kernel value of the nearest fitted line
+    away: NDArray[np.bool_]  # (N,) out of domain: the three are at most the pessimistic ones
 
 
 class Inputs(NamedTuple):
@@ -53,8 +53,8 @@ class Calibration:
     """The same for the fact."""
     nearest: float = 0.0
     """Domain guard: below this kernel value a joke is out of domain."""
-    pessimistic: float = 0.0
-    """Most an out-of-domain joke can score."""
+    pessimistic: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    """Most an out-of-domain joke can get: rating, P(rating >= 4), P(fact kept)."""
 
 
 @dataclass(frozen=True)
@@ -87,12 +87,19 @@ class FittedCritic:
         folds = [self.folds.get(prompt_key(p), -1) for p in prompts]
         raw = raw_predictions(self.probes, inputs, folds)
         c = self.calibration
-        score = np.clip(c.rating[0] * raw.values[:, 0] + c.rating[1], 0, 10)
-        amusing, fact = (
-            sigmoid(slope * raw.values[:, 1 + i] + intercept)
-            for i, (slope, intercept) in enumerate((c.amusing, c.fact))
+        away = raw.nearest < c.nearest
+        score, amusing, fact = (
+            np.where(away, np.minimum(values, low), values)
+            for values, low in zip(answers(c, raw.values), c.pessimistic, strict=True)
         )
-        return Judged(score.astype(np.float64), amusing, fact, raw.nearest.astype(np.float64))
+        return Judged(score, amusing, fact, away)
+
+
+def answers(c: Calibration, raw: Array) -> list[NDArray[np.float64]]:
+    """Expected rating, P(rating >= 4) and P(fact kept) of (N, 3) raw values, before the guard."""
+    score = np.clip(c.rating[0] * raw[:, 0].astype(np.float64) + c.rating[1], 0, 10)
+    lines = ((c.amusing, raw[:, 1]), (c.fact, raw[:, 2]))
+    return [score, *(sigmoid(slope * values + start) for (slope, start), values in lines)]
 
 
 def make_inputs(
@@ -130,11 +137,11 @@ def raw_predictions(
     probes: Sequence[KernelProbe], inputs: Inputs, folds: Sequence[int]
 ) -> Prediction:
     """Mean of the probes' values; the first probe's nearest kernel value."""
-    answers = []
+    said = []
     for probe, pooled in zip(probes, inputs.pooled, strict=True):
         columns = [PLAIN_NAMES.index(name) for name in probe.recipe.plain]
-        answers.append(probe.predict(pooled, inputs.plain[:, columns], folds))
-    return Prediction(np.mean([a.values for a in answers], axis=0), answers[0].nearest)
+        said.append(probe.predict(pooled, inputs.plain[:, columns], folds))
+    return Prediction(np.mean([p.values for p in said], axis=0), said[0].nearest)
 
 
 def calibrate(
@@ -151,14 +158,16 @@ def calibrate(
     slope = max(0.0, float(np.cov(x, y, bias=True)[0, 1] / max(x.var(), 1e-12)))
     intercept = float(y.mean() - slope * x.mean())
     own = np.ones(len(y), dtype=bool) if guard_lines is None else guard_lines
-    scores = np.clip(slope * x + intercept, 0, 10)
-    return Calibration(
+    fitted = Calibration(
         (slope, intercept),
         platt(raw.values[:, 1], targets[:, 1]),
         platt(raw.values[:, 2], targets[:, 2]),
         float(np.quantile(raw.nearest[own], AWAY)),
-        float(np.quantile(scores[own], LOW)),
     )
+    rating, amusing, fact = (
+        float(np.quantile(values[own], LOW)) for values in answers(fitted, raw.values)
+    )
+    return replace(fitted, pessimistic=(rating, amusing, fact))
 
 
 def platt(values: Array, shares: Array, *, steps: int = 50) -> tuple[float, float]:

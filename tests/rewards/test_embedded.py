@@ -98,7 +98,8 @@ def test_strange_jokes_are_answered(critic, joke):
 def test_a_joke_far_away_is_out_of_domain_and_gets_no_credit(critic):
     (rating,) = critic.rate([PROMPT], ["zzqx \u4e2d\u6587 ## 0101 " * 8])
     assert rating.out_of_domain
-    assert rating.score <= critic._fitted.calibration.pessimistic
+    limits = critic._fitted.calibration.pessimistic
+    assert all(x <= limit for x, limit in zip(rating[:3], limits, strict=True))
 
 
 def test_long_jokes_are_cut_before_the_end_token():

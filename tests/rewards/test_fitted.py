@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from rewards.fitted import (
     Calibration,
     FittedCritic,
     Inputs,
+    answers,
     calibrate,
     load_critic,
     make_inputs,
@@ -41,7 +43,7 @@ def critic():
     return (
         FittedCritic(
             tuple(rounded(p) for p in probes),
-            Calibration((1.1, 0.2), (2.0, -1.0), (3.0, 0.5), 0.4, 1.5),
+            Calibration((1.1, 0.2), (2.0, -1.0), (3.0, 0.5), 0.0),
             {prompt_key(p): f for p, f in folds.items()},
         ),
         Inputs(pooled, plain),
@@ -79,7 +81,6 @@ def test_fitted_prompts_are_scored_by_their_fold_model(critic):
     known = fitted.judge(prompts, inputs)
     new = fitted.judge([p + " indeed" for p in prompts], inputs)
     assert np.abs(known.score - new.score).max() > 1e-3
-    assert (known.nearest <= new.nearest + 1e-6).all()
     spaced = fitted.judge([f"  {p}\n" for p in prompts], inputs)
     np.testing.assert_array_equal(spaced.score, known.score)
 
@@ -118,8 +119,21 @@ def test_calibration_keeps_the_mean_and_sets_the_guard():
     c = calibrate(raw, targets, own)
     assert c.rating == pytest.approx((0.5, 2.0))
     assert (raw.nearest[own] < c.nearest).mean() == pytest.approx(0.01, abs=0.003)
-    scores = 0.5 * raw.values[own, 0] + 2
-    assert (scores < c.pessimistic).mean() == pytest.approx(0.05, abs=0.003)
+    for values, low in zip(answers(c, raw.values), c.pessimistic, strict=True):
+        assert (values[own] < low).mean() == pytest.approx(0.01, abs=0.003)
+
+
+def test_the_guard_lowers_all_three_answers_and_only_out_of_domain(critic):
+    fitted, inputs, prompts = critic
+    limits = (0.2, 0.05, 0.1)
+    strict = replace(
+        fitted, calibration=replace(fitted.calibration, nearest=2.0, pessimistic=limits)
+    )
+    free, held = fitted.judge(prompts, inputs), strict.judge(prompts, inputs)
+    assert not free.away.any()
+    assert held.away.all()
+    for before, after, limit in zip(free[:3], held[:3], limits, strict=True):
+        np.testing.assert_array_equal(after, np.minimum(before, limit))
 
 
 def test_a_layer_that_the_reader_lacks_is_refused():
