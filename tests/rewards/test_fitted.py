@@ -114,7 +114,7 @@ def test_platt_is_finite_and_never_decreasing(x, y):
 def test_calibration_keeps_the_mean_and_sets_the_guard():
     rng = np.random.default_rng(2)
     raw = Prediction(rng.normal(size=(500, 3)), rng.uniform(size=500))
-    targets = np.stack([raw.values[:, 0] * 0.5 + 2, *rng.integers(0, 2, (2, 500))], axis=1)
+    targets = np.stack([raw.values[:, 0] * 0.5 + 2, *(raw.values[:, 1:] > 0).T], axis=1)
     own = np.arange(500) < 400
     c = calibrate(raw, targets, own)
     assert c.rating == pytest.approx((0.5, 2.0))
