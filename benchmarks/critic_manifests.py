@@ -1,6 +1,6 @@
 """Writes measured figures into the manifests of the shipped critics.
 
-    python benchmarks/critic_manifests.py --scores scores.json   # of `benchmarks/critics.py score`
+    python -m benchmarks.critic_manifests --scores scores.json   # of `benchmarks/critics.py score`
 
 Accuracy, tie threshold and error correlations are read by tables and runs, so they are measured
 once from the files that ship and frozen there.

@@ -1,7 +1,8 @@
 """Figures of the embedded critics, from the files that ship.
 
-    python benchmarks/critics.py score --split validation --out scores.json   # minutes: two models
-    python benchmarks/critics.py table --scores scores.json                   # seconds: markdown
+    python -m benchmarks.critics score --split validation --out scores.json   # minutes: two models
+    python -m benchmarks.critics table --scores scores.json                   # seconds: markdown
+    python -m benchmarks.critics human --folder PAIRS                         # pairs people rated
 
 `score` reads every judged line of the split with the start student and with the bare base and lets
 the three critics answer; `table` compares the answers with the labels. Intervals resample prompts.
@@ -281,7 +282,16 @@ def main() -> int:
     score.add_argument("--out", type=Path, required=True)
     table = commands.add_parser("table")
     table.add_argument("--scores", type=Path, required=True)
+    human = commands.add_parser("human")
+    human.add_argument("--folder", type=Path, required=True)
     options = parser.parse_args()
+    if options.command == "human":
+        from benchmarks.critic_scores import human_accuracy
+
+        for source, found in human_accuracy(options.folder).items():
+            cells = (f"{kind} {share:.2f} ({pairs})" for kind, (share, pairs) in found.items())
+            print(f"{source}: {', '.join(cells)}")
+        return 0
     if options.command == "score":
         from benchmarks.critic_scores import score_split
 
