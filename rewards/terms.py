@@ -86,8 +86,8 @@ class Brevity:
 
         score = -min(1, max(0, words / usual - 1))
 
-    Labels do not care about length (within-prompt correlation -.03), but a policy that adds a tail to
-    the prompt grows by a quarter in forty updates (docs/log.md): what pays for nothing, drifts.
+    Labels do not care about length (within-prompt correlation -.03), but a policy that adds a tail
+    to the prompt grows by a quarter in forty updates (docs/log.md): what pays for nothing, drifts.
     """
 
     usual: float
