@@ -36,9 +36,10 @@ def draw(logits: Tensor, uniforms: Tensor) -> Tensor:
         (B,) int64.
     """
     cumulative = torch.softmax(logits, dim=-1, dtype=torch.float32).cumsum(dim=-1)
-    wanted = uniforms.to(cumulative)[:, None] * cumulative[:, -1:]  # rounding: the sum is not 1
-    token = torch.searchsorted(cumulative, wanted, right=True)[:, 0]
-    return token.clamp_(max=logits.shape[-1] - 1)
+    total = cumulative[:, -1:]  # rounding: the sum is not 1, and u * sum may come out as the sum
+    wanted = uniforms.to(cumulative)[:, None] * total
+    wanted = torch.minimum(wanted, torch.nextafter(total, torch.zeros_like(total)))
+    return torch.searchsorted(cumulative, wanted, right=True)[:, 0]
 
 
 @torch.inference_mode()

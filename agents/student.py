@@ -73,8 +73,9 @@ class Student:
             config = LoraConfig(r=16, lora_alpha=32, target_modules="all-linear")
             tensors = None  # PEFT starts B at zero: the student starts as the bare base
         self.start_sha256 = "" if adapter is None else fingerprint(adapter)
-        torch.manual_seed(0)  # only a fresh adapter draws from it, and it must be the same twice
-        self.model = add_adapter(base.model, REFERENCE, config, tensors)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)  # only a fresh adapter draws from it: the same one every time
+            self.model = add_adapter(base.model, REFERENCE, config, tensors)
         state = _adapter_state(self.model, REFERENCE)
         self.model = add_adapter(self.model, STUDENT, config, state)
         self.model.set_adapter(STUDENT)

@@ -142,3 +142,11 @@ def test_limit_of_one_token(model):
 def test_what_cannot_be_sampled_is_refused(model, k, temperature, rows, message):
     with pytest.raises(ValueError, match=message):
         written(model, PROMPTS, k, rows, temperature=temperature)
+
+
+def test_draw_never_leaves_the_tokens_that_have_a_probability():
+    logits = torch.full((4, 5000), -torch.inf)
+    logits[:, 1000:1777] = torch.randn(4, 777, generator=torch.Generator().manual_seed(3))
+    edges = torch.tensor([0.0, 2.0**-24, 0.5, 1 - 2.0**-24])
+    token = draw(logits, edges)
+    assert bool(((token >= 1000) & (token < 1777)).all())
