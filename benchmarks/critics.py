@@ -42,6 +42,9 @@ WARMTH = {  # what a reader who only knew the decoding would say: colder is bett
     "t1.0": 1.0,
 }
 SEED = 20
+FEWEST = 20
+"""A critic that answered fewer lines of a set has no row for it."""
+
 Columns = dict[str, NDArray[Any]]
 Row = Mapping[str, Any]
 
@@ -137,6 +140,8 @@ def pair_tables(c: Columns) -> list[str]:
                 "over start likelihood |", "|---|---|---|---|---|---|---|"]  # fmt: skip
         for critic in (*BASELINES, *KINDS):
             score = c[f"{critic}.score"] if critic in KINDS else c[critic]
+            if np.isfinite(score[keep]).sum() < FEWEST:
+                continue
             table = accuracy_table(
                 score, c["rating"], c["id"], np.random.default_rng(SEED),
                 fact=c["fact"], keep=keep, baseline=c[LIKELIHOOD],
@@ -144,7 +149,9 @@ def pair_tables(c: Columns) -> list[str]:
             cells = [show(a.interval) for a in table.values()]
             over = table["1+ points"].over_baseline
             out.append(f"| {critic} | {' | '.join(cells)} | {show(over)} |")
-        counts = ", ".join(f"{k}: {a.pairs}" for k, a in table.items())
+        labels = accuracy_table(c["rating"], c["rating"], c["id"], np.random.default_rng(SEED),
+                                fact=c["fact"], keep=keep)  # fmt: skip
+        counts = ", ".join(f"{k}: {a.pairs}" for k, a in labels.items())
         out += ["", f"Pairs: {counts}.", ""]
     return out
 
@@ -191,7 +198,7 @@ def calibration_table(c: Columns) -> list[str]:
     for kind in KINDS:
         for name, lines in groups.items():
             at = lines & ~np.isnan(c[f"{kind}.score"])
-            if not at.any():
+            if at.sum() < FEWEST:
                 continue
             row = [f"{c[f'{kind}.score'][at].mean():.2f} / {c['rating'][at].mean():.2f}"]
             for what in ("amusing", "fact"):
@@ -238,6 +245,8 @@ def slope_table(c: Columns) -> list[str]:
         at = sets(c)[name]
         for value in ("labels", *KINDS):
             y = c["rating"] if value == "labels" else c[f"{value}.score"]
+            if np.isfinite(y[at]).sum() < FEWEST:
+                continue
             slopes = within_prompt_slopes(
                 y[at], {k: c[k][at] for k in ("length", "recall")}, c["id"][at],
                 np.random.default_rng(SEED),
@@ -256,6 +265,8 @@ def error_table(c: Columns) -> list[str]:
         at = sets(c)[name]
         for i, first in enumerate(KINDS):
             for second in KINDS[i + 1 :]:
+                if np.isfinite(c[f"{first}.score"] + c[f"{second}.score"])[at].sum() < FEWEST:
+                    continue
                 e = error_correlation(
                     c[f"{first}.score"][at], c[f"{second}.score"][at], c["rating"][at]
                 )

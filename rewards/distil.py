@@ -70,7 +70,7 @@ RECIPES: Mapping[str, CriticRecipe] = {
         (ProbeRecipe((16, 24), ("mean", "last"), _ALL, components=64, plain_weight=3.0),),
     ),
 }
-"""Chosen on out-of-fold train predictions; what was tried beside them is in docs/log.md."""
+"""Chosen on out-of-fold and validation figures together; all that was tried is in docs/log.md."""
 
 
 def fit_critic(
