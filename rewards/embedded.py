@@ -92,7 +92,6 @@ class EmbeddedCritic:
         self._fitted = fitted
         self._reader = reader
         self.format = format
-        self._at_one = reader.temperatures.index(1.0)
 
     def score(self, prompts: Sequence[str], jokes: Sequence[str]) -> list[float | None]:
         """Expected rating 0-10; an out-of-domain joke gets at most the pessimistic score."""
@@ -115,7 +114,8 @@ class EmbeddedCritic:
             [cut(self.format.encode_joke(jokes[i])) for i in told],
         )
         states = [r.states.numpy() for r in readings]
-        logps = [r.logps[self._at_one].numpy() for r in readings]
+        at_one = self._reader.temperatures.index(1.0)  # now: a shared reader may have been widened
+        logps = [r.logps[at_one].numpy() for r in readings]
         finite = [bool(np.isfinite(s).all() and np.isfinite(x).all())
                   for s, x in zip(states, logps, strict=True)]  # fmt: skip
         for i, known in zip(told, finite, strict=True):

@@ -174,3 +174,13 @@ def test_shipped_critics_share_no_labels_and_are_small():
     check_roles(manifests[0], manifests[2])
     check_roles(manifests[1], manifests[2])
     assert sum(f.stat().st_size for f in FOLDER.rglob("*") if f.is_file()) < 12e6
+
+
+def test_a_shared_reader_that_serves_another_temperature_changes_no_rating(parts, folder):
+    shared, format, hashes = parts
+    reader = Reader(shared.model, layers=layers_of("embedded", folder))
+    critic = load_embedded("embedded", reader=reader, format=format, folder=folder, **hashes)
+    asked = (["I lost my keys again."], ["I lost my keys again, so we called it a hobby."])
+    before = critic.rate(*asked)
+    reader.serve((), (0.5,))  # what the reference of PPO asks for; it sorts before 1
+    assert critic.rate(*asked) == before
