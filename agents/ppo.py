@@ -83,6 +83,9 @@ class PPO:
             eps=1e-5,  # PyTorch's 1e-8 is over-aggressive in the first steps
             weight_decay=0.0,
         )
+        # before anybody reads: widened in mid-update, a resumed run would read twice what the
+        # uninterrupted one reads once, in other batches
+        student.start_reader(temperature=config.temperature)
         self.kl = KLController(config.kl_coef, config.kl_target)
         self.generator = torch.Generator().manual_seed(seed)
         self.step = 0
