@@ -245,7 +245,7 @@ def test_dry_run_counts_and_writes_nothing(main, options, tmp_path):
     assert not out.exists()
     shown = dict(line.split(maxsplit=1) for line in shown.replace("judged ", "").splitlines())
     assert shown["updates"] == "6 of 8 jokes"
-    looks = 4 * 3 * 2  # at 0, 2, 4 and 6; three prompts, two jokes
+    looks = 4 * 3 * (2 + 1) + 3  # at 0, 2, 4, 6; three prompts, two jokes + tuned; start-tuned
     assert shown["jokes"].startswith(f"48 in training, {looks} in 4 looks")
     assert shown["money"].startswith("0")
 

@@ -69,10 +69,10 @@ class Selector:
             temperature=self.temperature, max_tokens=self.max_tokens, seed=self.seed,
         )  # fmt: skip
 
-    def look_at_tuned_start(self, student: Student) -> Look:
-        """The untrained student at its best decoding: what runs are measured against."""
+    def look_tuned(self, student: Student, *, start: bool = False) -> Look:
+        """One joke a prompt at the start's best decoding; of the untrained student if `start`."""
         return look(
-            student, self.critic, self.prompts, 1, start=True,
+            student, self.critic, self.prompts, 1, start=start,
             temperature=student.tuned_temperature, max_tokens=self.max_tokens, seed=self.seed,
         )  # fmt: skip
 
@@ -148,8 +148,10 @@ class Loop:
     def _evaluate(self) -> dict[str, float]:
         now = self.selector.look(self.student)
         prompts = list(self.selector.prompts)
+        tuned = self.selector.look_tuned(self.student)
         metrics = text_metrics(prompts, now.jokes, "select")
-        metrics["select/rating"] = now.mean
+        metrics |= text_metrics(prompts, tuned.jokes, "tuned")
+        metrics["select/rating"], metrics["tuned/rating"] = now.mean, tuned.mean
         known = [r for row in now.ratings for r in row if r is not None]
         if known:
             metrics["select/amusing"] = sum(r.amusing for r in known) / len(known)
@@ -162,16 +164,19 @@ class Loop:
         )
         shown = [str(row[0]) for row in now.jokes]
         if not self.first:
-            tuned = self.selector.look_at_tuned_start(self.student)
-            reference = text_metrics(prompts, tuned.jokes, "select")
-            self.first = {"jokes": shown, "tuned": {**reference, "select/rating": tuned.mean}}
+            start = self.selector.look_tuned(self.student, start=True)
+            self.first = {"jokes": shown, "tuned": text_metrics(prompts, start.jokes, "tuned")}
             self.log.progress.say(
                 f"start: select critic {now.mean:.2f} on {len(prompts)} prompts; "
-                f"start-tuned {tuned.mean:.2f}"
+                f"start-tuned {start.mean:.2f}"
             )
         self.log.texts(self.agent.step, prompts[:SHOWN], self.first["jokes"][:SHOWN],
                        shown[:SHOWN], now.scores[:SHOWN])  # fmt: skip
-        broken = broken_bounds(metrics, self.first["tuned"])
+        broken = [
+            f"{lines}: {bound}"
+            for lines, prefix in (("sampled lines", "select"), ("tuned decoding", "tuned"))
+            for bound in broken_bounds(metrics, self.first["tuned"], prefix)
+        ]
         if not broken or self.agent.step == 0:  # the start itself may always be the best
             self.within_bounds.append(self.agent.step)
         for alarm in broken if self.agent.step else ():

@@ -169,7 +169,7 @@ def dry_run(algo: str, options: Any) -> str:
     ppo: PPOConfig = options.ppo
     looks = math.ceil(ppo.updates / run.eval_every) + 1
     judged = ppo.updates * ppo.jokes_per_update
-    selecting = looks * len(sets.select) * run.select_jokes
+    selecting = (looks * (run.select_jokes + 1) + 1) * len(sets.select)  # + tuned decoding
     tabled = len(sets.report) * (3 * run.table_jokes + 3)
     tokens = (judged + selecting + tabled) * TOKENS_A_JOKE
     local = run.critic in KINDS or run.critic.startswith("fake:")

@@ -130,26 +130,32 @@ def text_metrics(prompts: Sequence[str], jokes: Groups, prefix: str) -> dict[str
     }
 
 
-def broken_bounds(metrics: Mapping[str, float], tuned: Mapping[str, float]) -> list[str]:
+def broken_bounds(
+    metrics: Mapping[str, float], start_tuned: Mapping[str, float], prefix: str
+) -> list[str]:
     """What a look has lost against start-tuned, by the bounds of the final table; [] if nothing.
 
     Args:
-        metrics: of the look, as `text_metrics` with prefix ``select``.
-        tuned: the same of the untrained student at its best decoding.
+        metrics: of the look, as `text_metrics` with `prefix`.
+        start_tuned: of the untrained student at its best decoding, with prefix ``tuned``.
+        prefix: of the lines to hold to the bounds: ``select`` (sampled) or ``tuned``.
     """
-    ratio = metrics["select/words"] / max(tuned["select/words"], 1e-9)
-    rise = metrics["select/recall"] - tuned["select/recall"]
-    phrase = metrics["select/commonest_4gram"]
+
+    def now(name: str) -> float:
+        return metrics[f"{prefix}/{name}"]
+
+    def then(name: str) -> float:
+        return start_tuned[f"tuned/{name}"]
+
+    ratio = now("words") / max(then("words"), 1e-9)
+    rise = now("recall") - then("recall")
     told = []
     if not LENGTH_RATIO[0] <= ratio <= LENGTH_RATIO[1]:
         told.append(f"length is {ratio:.2f} of start-tuned's")
     if rise > RECALL_RISE:
         told.append(f"recall of the prompt rose by {rise:.2f}")
-    if metrics["select/distinct_2"] < DISTINCT_RATIO * tuned["select/distinct_2"]:
-        told.append(
-            f"distinct-2 fell from {tuned['select/distinct_2']:.2f} "
-            f"to {metrics['select/distinct_2']:.2f}"
-        )
-    if phrase > PHRASE_SHARE:
-        told.append(f"one 4-gram stands in {phrase:.0%} of lines")
+    if now("distinct_2") < DISTINCT_RATIO * then("distinct_2"):
+        told.append(f"distinct-2 fell from {then('distinct_2'):.2f} to {now('distinct_2'):.2f}")
+    if now("commonest_4gram") > PHRASE_SHARE:
+        told.append(f"one 4-gram stands in {now('commonest_4gram'):.0%} of lines")
     return told

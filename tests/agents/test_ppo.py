@@ -62,6 +62,15 @@ def test_rollout_belongs_to_the_prompts_that_were_shown(make, env):
     assert rollout.rewards.tolist() == counted
 
 
+def test_first_rollout_forgets_no_reading_so_a_resumed_run_reads_in_the_same_batches(make, env):
+    agent = make(temperature=0.7)  # another than the reader's own
+    reader = agent.student.start_reader()
+    widened = []
+    reader.forget = lambda: widened.append(reader.temperatures)
+    agent.collect(env)
+    assert not widened
+
+
 def test_unfinished_jokes_are_marked_for_the_gates(make, make_env, counts):
     seen = []
 

@@ -185,11 +185,15 @@ def scripted(tmp_path, ratings, **options):
     """A loop whose n-th look gives `ratings[n]` on every prompt, and sees `jokes[n]`."""
     looks = iter(ratings)
     texts = iter(options.pop("jokes", [JOKES] * len(ratings)))
+    tuned = iter(options.pop("tuned_jokes", [JOKES] * len(ratings)))
 
     def look(student):
         rating = next(looks)
         answers = [[None if rating is None else Rating(rating, 0.1, 0.9, False)]] * len(SELECT)
         return Look(next(texts), answers, [rating] * len(SELECT))
+
+    def look_tuned(student, start=False):
+        return Look(JOKES if start else next(tuned), [], [1.0])
 
     figures = {k: options.pop(k) for k in list(options) if "/" in k}
     agent = Script(**figures)
@@ -200,9 +204,7 @@ def scripted(tmp_path, ratings, **options):
         agent=agent,
         env=plain,
         reward=plain,
-        selector=SimpleNamespace(
-            look=look, look_at_tuned_start=lambda student: Look(JOKES, [], [1.0]), prompts=SELECT
-        ),
+        selector=SimpleNamespace(look=look, look_tuned=look_tuned, prompts=SELECT),
         log=RunLog(tmp_path, talk=0),
         **(OPTIONS | options),
     )
@@ -214,17 +216,21 @@ def test_best_and_newest_checkpoints_stay(tmp_path):
     assert steps(tmp_path) == [2, 7, 8]
 
 
-def test_a_look_out_of_bounds_is_never_the_best(tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("decoding", "lines"), [("jokes", "sampled lines"), ("tuned_jokes", "tuned decoding")]
+)
+def test_a_look_out_of_bounds_is_never_the_best(tmp_path, capsys, decoding, lines):
     loop = scripted(
         tmp_path, [1, 3, 2, 2.5, 1], updates=8, stop_rule=False,
-        jokes=[LONG, LONG, JOKES, LONG, JOKES],
+        **{decoding: [LONG, LONG, JOKES, LONG, JOKES]},
     )  # fmt: skip
     loop.log.progress._quiet = False
     run(loop)
     assert loop.within_bounds == [0, 4, 8]
     assert loop.best_step == 4
     assert steps(tmp_path) == [4, 7, 8]
-    assert capsys.readouterr().err.count("alarm: length is 1.67 of start-tuned's") == 2
+    told = f"alarm: {lines}: length is 1.67 of start-tuned's"
+    assert capsys.readouterr().err.count(told) == 2
 
 
 @pytest.mark.parametrize("every", [3, 5, 100])
