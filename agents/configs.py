@@ -13,7 +13,7 @@ OLD_LOGPS = ("auto", "sampler", "forward")
 class PPOConfig:
     """Options of `--algo ppo`. The default advantage, rloo, has no value head."""
 
-    updates: int = 12
+    updates: int = 16
     """Updates of the policy; each judges prompts_per_update * group_size jokes."""
     prompts_per_update: int = 8
     """Prompts an update."""
@@ -113,8 +113,9 @@ class RunConfig:
     """Picks the checkpoint and stops the run; never the training critic."""
     report_critic: str = "embedded-report"
     """Makes the final table; no run ever learns from it."""
-    reward: str = "humor=1,novelty=1,brevity=0.5"
-    """Terms and weights: humor (the critic), novelty, brevity, fact, or a scorer of your own."""
+    reward: str = "humor=1,novelty=1,brevity=0.5,overlap=0.5"
+    """Terms and weights: humor (the critic), novelty, brevity, overlap, fact, or a scorer of your
+    own."""
     control: str = "calibrated"
     """Length and overlap control of the reward: none, linear, lowess or calibrated."""
     score_clip: str = "none"

@@ -19,8 +19,8 @@ from rewards.lift import Lifted
 from rewards.options import check_args, parse_critic_args, parse_terms
 from rewards.protocols import Critic, Judge, Ranker, Scorer
 from rewards.reward import HUMOR, CompositeReward
-from rewards.terms import Brevity, FactKept, Novelty, SharedRatings
-from rewards.text import words
+from rewards.terms import Brevity, FactKept, Novelty, Overlap, SharedRatings
+from rewards.text import recall, words
 from rewards.types import Rater
 from rewards.wrappers import BothOrders, ShuffledRanks
 
@@ -274,8 +274,9 @@ def build_reward(
 
     Args:
         critic: what `build_critic` returned. A judge is asked in both orders unless it is already.
-        weights: as `parse_terms` returns; ``fact`` needs a rater, ``novelty`` and ``brevity``
-            start lines, any other name is a spec of `build_critic` that gives a scorer.
+        weights: as `parse_terms` returns; ``fact`` needs a rater, ``novelty``, ``brevity``
+            and ``overlap`` start lines, any other name is a spec of `build_critic` that gives a
+            scorer.
         control: length and overlap control; None: none. An embedded critic's scores are taken to
             be on the labels' scale.
         calibration: frozen jokes with labels.
@@ -309,6 +310,9 @@ def build_reward(
         elif name == "brevity":
             lengths = [len(words(joke)) for _, joke in start_lines]
             terms[name] = (weight, Brevity(sum(lengths) / max(len(lengths), 1)))
+        elif name == "overlap":
+            kept = sorted(recall(prompt, joke) for prompt, joke in start_lines)
+            terms[name] = (weight, Overlap(kept[len(kept) * 3 // 4] if kept else 0.0))
         else:
             term = build_critic(name, option="--reward")
             if not isinstance(term, Scorer):

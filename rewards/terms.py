@@ -1,4 +1,4 @@
-"""Terms of the weighted sum beside the critic: fact kept, and a price on one form taking over."""
+"""Terms of the weighted sum beside the critic: fact kept, and prices on what a policy drifts to."""
 
 from collections import Counter, OrderedDict, deque
 from collections.abc import Mapping, Sequence
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from rewards.calls import checked_length, critic_name
-from rewards.text import ngrams, words
+from rewards.text import ngrams, recall, words
 from rewards.types import Rater, Rating
 
 FULL_COST_AT = 0.08
@@ -103,6 +103,36 @@ class Brevity:
     def score(self, prompts: Sequence[str], jokes: Sequence[str]) -> list[float | None]:
         """Return minus the cost of each line, in [-1, 0]."""
         return [-min(1.0, max(0.0, len(words(j)) / self.usual - 1)) + 0.0 for j in jokes]
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """A line pays for keeping more of the prompt than most lines of the start student do.
+
+        score = -max(0, recall - usual) / (1 - usual)
+
+    The labels reward recall up to about .7 and nothing beyond: start lines at 0.7 rate 1.7, 2.0, 2.2
+    and 2.5 by recall below .3, .5, .7 and .85, greedy ones 2.6, 2.6, 2.6, 2.7, 2.5 and 2.6 from .3 to 1.
+    A critic's slope, and a control that is linear in recall, go on; the policy would follow them
+    into repeating the prompt (docs/log.md).
+    """
+
+    usual: float
+    """Recall of the prompt's content words that costs nothing, in [0, 1)."""
+    lowest: float = -1.0
+    name: str = "overlap"
+
+    def __post_init__(self) -> None:
+        """Check the recall."""
+        if not 0 <= self.usual < 1:
+            raise ValueError(f"overlap needs a usual recall in [0, 1), got {self.usual}")
+
+    def score(self, prompts: Sequence[str], jokes: Sequence[str]) -> list[float | None]:
+        """Return minus the cost of each line, in [-1, 0]."""
+        return [
+            -max(0.0, recall(p, j) - self.usual) / (1 - self.usual) + 0.0
+            for p, j in zip(prompts, jokes, strict=True)
+        ]
 
 
 class Novelty:

@@ -28,6 +28,8 @@ CALIBRATION_JOKES = 128
 """Labelled start lines that fix the reward's scale; the critic reads them once, in ten seconds."""
 START_LINES = 256
 """Lines sampled for the novelty term where the student is not the shipped start."""
+PRICED = {"novelty", "brevity", "overlap"}
+"""Terms that measure a line by the start student's."""
 START_SOURCE = "student2-t0.7"
 """The shipped start student's lines at training temperature in data/judgments.jsonl."""
 
@@ -162,7 +164,7 @@ def make_reward(
         control=control,
         calibration=labelled_jokes(CALIBRATION_JOKES),
         teacher_jokes=[joke for _, joke in teacher_jokes("train")],
-        start_lines=start_lines(student) if {"novelty", "brevity"} & set(weights) else (),
+        start_lines=start_lines(student) if PRICED & set(weights) else (),
         group_size=ppo.group_size,
         clip=run.score_clip,
     )

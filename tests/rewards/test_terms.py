@@ -1,10 +1,11 @@
 import json
+import math
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rewards.terms import FULL_COST_AT, FactKept, Novelty, SharedRatings, own_phrases
+from rewards.terms import FULL_COST_AT, FactKept, Novelty, Overlap, SharedRatings, own_phrases
 from rewards.types import Rating
 
 START = [(f"the {w} is here", f"my {w} is late") for w in ("bus", "cat", "dog", "tram")]
@@ -121,3 +122,26 @@ def test_a_rater_of_the_wrong_length_is_named():
 
     with pytest.raises(ValueError, match="short-rater gave 0 answers for 1"):
         SharedRatings(Short()).rate(["p"], ["a"])
+
+
+# ---- overlap
+
+
+@pytest.mark.parametrize(
+    ("joke", "cost"),
+    [
+        ("A lamp in a lamp shop.", 0.0),  # one of four content words: below the usual
+        ("My lamp burned today.", 0.0),  # two of four: the usual
+        ("My lamp burned until midnight.", 0.5),
+        ("My lamp burned until midnight: bright.", 1.0),
+    ],
+)
+def test_overlap_costs_from_the_usual_recall_to_all_of_it(joke, cost):
+    prompt = "My lamp burned bright until midnight."
+    assert Overlap(0.5).score([prompt], [joke]) == [pytest.approx(-cost)]
+
+
+@pytest.mark.parametrize("usual", [-0.1, 1.0, math.nan])
+def test_overlap_needs_a_usual_recall_below_1(usual):
+    with pytest.raises(ValueError, match="overlap needs a usual recall"):
+        Overlap(usual)
