@@ -31,7 +31,10 @@ _CHUNK = 500
 _SLACK = 1e-9
 """Relative; sums of prices such as 0.1 + 0.2 may fill a budget of 0.3 to the end."""
 _SECRETS = re.compile(
-    r"(?i)://[^/\s]*@|\b(?:bearer\s+[\w.~+/=-]{16,}|sk-[\w*-]{8,}|(?:authorization|api[_-]?key)\s*[:=]\s*\S+)"
+    r"""(?ix) ://[^/\s]*@  # credentials of an address
+    | \bsk-[\w*-]{8,}
+    | \bbearer\s+(?=\S*\d)[\w.~+/=-]{16,}
+    | \b(?:authorization|api[_-]?key)["']?\s*[:=]\s*["']?(?:(?:bearer|basic)\s+)?\S+"""
 )
 _ROW = "key, run, value, text, prompt_tokens, completion_tokens, money, seconds, cause, extra"
 
@@ -367,10 +370,10 @@ def _columns(record: Record) -> tuple[Any, ...]:
 def _value_to_sql(value: float | list[float] | None) -> str | None:
     if value is None:
         return None
-    numbers = [float(x) for x in value] if isinstance(value, list) else float(value)
     try:
+        numbers = [float(x) for x in value] if isinstance(value, list) else float(value)
         return json.dumps(numbers, allow_nan=False)
-    except ValueError:
+    except (TypeError, ValueError):
         raise ValueError(
             f"a verdict is {value}, need finite numbers, or None and a cause"
         ) from None

@@ -19,6 +19,7 @@ APPLICATION_ID = 0x50554E43
 """Marks a SQLite file as a ledger, so that another program's data are never touched."""
 SCHEMA_VERSION = 1
 SIDE_FILES = ("-wal", "-shm")
+_HEADER = b"SQLite format 3\x00"
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _SCHEMA = f"""
 BEGIN IMMEDIATE;
@@ -92,6 +93,8 @@ def open_to_read(path: Path) -> sqlite3.Connection:
         connection = _opened(path, make=False)
     except _DamagedFile as damage:
         raise ValueError(f"ledger {path} is damaged: {damage}") from None
+    except OSError as error:
+        raise ValueError(f"ledger {path} cannot be opened: {error}") from error
     connection.execute("PRAGMA query_only = ON")
     return connection
 
@@ -106,6 +109,10 @@ def _make_private(path: Path) -> None:
 
 
 def _opened(path: Path, *, make: bool = True) -> sqlite3.Connection:
+    with path.open("rb") as file:
+        header = file.read(len(_HEADER))
+    if header and header != _HEADER:  # SQLite itself would drop the write-ahead log
+        raise _DamagedFile("it has no SQLite header")
     connection = sqlite3.connect(
         path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
     )
