@@ -2,27 +2,29 @@
 
 import importlib
 import inspect
-import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-from rewards.calls import as_numbers, critic_name
 from rewards.control import ControlConfig, LabelledJoke
+from rewards.ensembles import MeanOfScorers
 from rewards.fakes import FAKES
+from rewards.from_file import critic_from_file
 from rewards.gates import TeacherIndex
 from rewards.lift import Lifted
 from rewards.options import check_args, parse_critic_args, parse_terms
+from rewards.prior import PriorRemoved
 from rewards.protocols import Critic, Judge, Ranker, Scorer
 from rewards.reward import HUMOR, CompositeReward
 from rewards.terms import Brevity, FactKept, Novelty, Overlap, SharedRatings
 from rewards.text import recall, words
 from rewards.types import Rater
-from rewards.wrappers import BothOrders, ShuffledRanks
+from rewards.wrappers import BothOrders
 
 __all__ = [
     "GROUP",
@@ -40,21 +42,16 @@ GROUP = "punchline.critics"
 EMBEDDED = ("embedded", "embedded-select", "embedded-report")
 CONTROL_CRITIC = "likelihood-recall"
 """Knows no humor: what `embedded` has to beat (`rewards.likelihood`)."""
-LATER = ("local", "openai", "self")
+LATER = ("self",)
 START = Path(__file__).resolve().parent.parent / "data" / "start"
 
 
 def critic_kinds() -> list[str]:
     """What `--critic` takes, entry points of installed packages included."""
     plugged = sorted(entry_points(group=GROUP).names)
-    return [
-        *EMBEDDED,
-        CONTROL_CRITIC,
-        *(f"fake:{name}" for name in FAKES),
-        "file:PATH",
-        *plugged,
-        "MODULE:FACTORY",
-    ]
+    fakes = [f"fake:{name}" for name in FAKES]
+    models = ["local:MODEL", "openai:MODEL"]
+    return [*EMBEDDED, CONTROL_CRITIC, *models, *fakes, "file:PATH", *plugged, "MODULE:FACTORY"]
 
 
 def build_critic(
@@ -67,12 +64,13 @@ def build_critic(
     """Make the critic that `spec` names.
 
     Args:
-        spec: ``embedded``, ``embedded-select``, ``embedded-report``, ``fake:NAME``, ``file:PATH``
-            (YAML or JSON), the name of an entry point, or ``module:factory``, found from the
-            working directory too.
+        spec: ``embedded``, ``embedded-select``, ``embedded-report``, ``local:MODEL``,
+            ``openai:MODEL``, ``fake:NAME``, ``file:PATH`` (YAML or JSON), the name of an entry
+            point, or ``module:factory``, found from the working directory too.
         args: strings for the factory (`--critic-arg`).
         option: named in errors.
-        context: for embedded critics: reader, format and hashes (`embedded_context`).
+        context: for embedded critics: reader, format and hashes (`embedded_context`); for local
+            ones `base`, loaded weights to share; for openai ones `ledger`. Others are ignored.
 
     Raises:
         ValueError: unknown spec, bad arguments, secrets in them, or what the factory returned has
@@ -90,6 +88,8 @@ def build_critic(
         if not {"reader", "format"} <= set(context):
             raise ValueError(f"{option} {spec} needs a student to read with; a run has one")
         return LikelihoodRecall(context["reader"], context["format"])
+    if kind in ("local", "openai") and target:
+        return _language_model(kind, target, args, option, context)
     if kind in LATER:
         raise ValueError(f"{option} {spec}: the kind {kind!r} arrives with the next release")
     if kind == "fake":
@@ -97,7 +97,7 @@ def build_critic(
             raise ValueError(f"{option} {spec}: the fakes are {', '.join(FAKES)}")
         return _call(FAKES[target], args, option, spec)
     if kind == "file":
-        return _from_file(target, args, option, context)
+        return critic_from_file(target, args, build_critic, option=option, context=context)
     if spec in plugged.names:
         return _call(_loaded(plugged[spec].load, option, spec), args, option, spec)
     if colon and kind and target:
@@ -119,6 +119,21 @@ def _embedded(
     except TypeError as error:
         raise ValueError(f"{option} {kind}: {error}") from None
     return load_embedded(kind, **known)
+
+
+def _language_model(
+    kind: str, model: str, args: Mapping[str, str], option: str, context: Mapping[str, Any]
+) -> Critic:
+    spec = f"{kind}:{model}"
+    if {"base", "ledger"} & set(args):
+        raise ValueError(f"{option} {spec}: base and ledger are not arguments of yours")
+    if kind == "local":
+        from rewards.local_lm import local_critic  # torch only when asked for
+
+        return _call(partial(local_critic, model, base=context.get("base")), args, option, spec)
+    from rewards.openai_critic import openai_critic  # an optional dependency
+
+    return _call(partial(openai_critic, model, ledger=context.get("ledger")), args, option, spec)
 
 
 def _call(factory: Callable[..., Any], args: Mapping[str, str], option: str, spec: str) -> Critic:
@@ -172,91 +187,6 @@ def _factory(module: str, name: str, option: str, spec: str) -> Callable[..., An
     return factory
 
 
-@dataclass(frozen=True)
-class MeanOfScorers:
-    """Weighted mean of several scorers; None as soon as one has no verdict."""
-
-    members: Sequence[tuple[float, Scorer]]
-    name: str = "mean"
-
-    def score(self, prompts: Sequence[str], jokes: Sequence[str]) -> list[float | None]:
-        """Return the weighted mean of the members' scores."""
-        total = sum(weight for weight, _ in self.members)
-        columns = [
-            as_numbers(scorer.score(prompts, jokes), len(jokes), critic_name(scorer))
-            for _, scorer in self.members
-        ]
-        weights = [weight for weight, _ in self.members]
-        return [
-            None
-            if None in row
-            else sum(w * x for w, x in zip(weights, row, strict=True) if x is not None) / total
-            for row in zip(*columns, strict=True)
-        ]
-
-
-_FILE_KEYS = {"critic", "args", "both_orders", "shuffled_ranks", "mean"}
-
-
-def _from_file(
-    path: str, args: Mapping[str, str], option: str, context: Mapping[str, Any]
-) -> Critic:
-    where = f"{option} file:{path}"
-    if args:
-        raise ValueError(f"{where} takes its arguments from the file, got {', '.join(args)}")
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{where} cannot be read: {error}") from error
-    if path.endswith(".json"):
-        try:
-            content = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{where} is not JSON: {error}") from error
-    else:
-        yaml: Any = importlib.import_module("yaml")
-        try:
-            content = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise ValueError(f"{where} is not YAML: {' '.join(str(error).split())}") from error
-    return _described(content, where, context)
-
-
-def _described(content: Any, where: str, context: Mapping[str, Any]) -> Critic:
-    """The critic a file describes: one critic with wrappers, or a weighted mean of scorers."""
-    if not isinstance(content, dict) or ("critic" in content) == ("mean" in content):
-        raise ValueError(f"{where} needs a mapping with either 'critic' or 'mean'")
-    unknown = sorted(set(content) - _FILE_KEYS - {"weight"})
-    if unknown:
-        raise ValueError(f"{where} has {unknown[0]!r}, allowed are {', '.join(sorted(_FILE_KEYS))}")
-    if "mean" in content:
-        members = []
-        for item in content["mean"]:
-            member = _described(item, where, context)
-            if not isinstance(member, Scorer):
-                raise ValueError(f"{where}: a mean is of scorers, {item['critic']} is none")
-            members.append((float(item.get("weight", 1.0)), member))
-        if not members or not sum(weight for weight, _ in members) > 0:
-            raise ValueError(f"{where}: a mean needs members with a positive sum of weights")
-        return MeanOfScorers(members)
-    spec = str(content["critic"])
-    if spec.startswith("file:"):
-        raise ValueError(f"{where} names another file, {spec!r}; describe that critic here")
-    raw_args = content.get("args") or {}
-    critic = build_critic(
-        spec, {str(k): str(v) for k, v in raw_args.items()}, option=where, **context
-    )
-    if "both_orders" in content:
-        if not isinstance(critic, Judge):
-            raise ValueError(f"{where}: both_orders wraps a judge, {spec} is none")
-        critic = BothOrders(critic, **(content["both_orders"] or {}))
-    if "shuffled_ranks" in content:
-        if not isinstance(critic, Ranker):
-            raise ValueError(f"{where}: shuffled_ranks wraps a ranker, {spec} is none")
-        critic = ShuffledRanks(critic, **(content["shuffled_ranks"] or {}))
-    return critic
-
-
 def build_reward(
     critic: Critic,
     weights: Mapping[str, float],
@@ -273,7 +203,8 @@ def build_reward(
     """Join a critic and the terms named in `weights` into the training reward.
 
     Args:
-        critic: what `build_critic` returned. A judge is asked in both orders unless it is already.
+        critic: what `build_critic` returned. A judge is asked in both orders unless it is
+            already, or its prior over slots is removed.
         weights: as `parse_terms` returns; ``fact`` needs a rater, ``novelty``, ``brevity``
             and ``overlap`` start lines, any other name is a spec of `build_critic` that gives a
             scorer.
@@ -290,7 +221,7 @@ def build_reward(
     Raises:
         ValueError: a term lacks what it needs, or anything `CompositeReward` and `Lifted` refuse.
     """
-    if isinstance(critic, Judge) and not isinstance(critic, Scorer | BothOrders):
+    if isinstance(critic, Judge) and not isinstance(critic, Scorer | BothOrders | PriorRemoved):
         critic = BothOrders(critic)
     if rater is None and isinstance(critic, Rater):
         rater = critic

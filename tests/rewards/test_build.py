@@ -1,15 +1,15 @@
-import json
+import subprocess
 import sys
 import textwrap
 
 import pytest
 
-from rewards.build import MeanOfScorers, build_critic, build_reward, critic_kinds
+from rewards.build import build_critic, build_reward, critic_kinds
 from rewards.control import ControlConfig, LabelledJoke
-from rewards.fakes import FAKES, CountsWord, Honest, LongerWins, ScorerAsRanker
+from rewards.fakes import FAKES, AlwaysFirst, CountsWord
 from rewards.options import parse_critic_args, parse_terms
+from rewards.prior import PriorRemoved
 from rewards.types import Rating
-from rewards.wrappers import BothOrders, ShuffledRanks
 
 
 @pytest.fixture
@@ -84,9 +84,14 @@ def test_errors_name_option_value_and_what_is_allowed(module):
     assert "share" in refused("fake:random-failures", {"share": "7"})
 
 
-@pytest.mark.parametrize("spec", ["local:gpt2", "openai:http://localhost:1/v1", "self"])
-def test_later_kinds_say_so(spec):
-    assert "arrives with the next release" in refused(spec)
+def test_a_later_kind_says_so():
+    assert "arrives with the next release" in refused("self")
+
+
+@pytest.mark.parametrize("spec", ["local:smollm2-135m", "openai:gpt"])
+@pytest.mark.parametrize("name", ["base", "ledger"])
+def test_what_the_program_hands_over_is_no_argument(spec, name):
+    assert "base and ledger are not arguments" in refused(spec, {name: "x"})
 
 
 @pytest.mark.parametrize(
@@ -107,17 +112,45 @@ def test_secrets_are_refused_and_never_repeated(spec, args):
     assert "hunter2" not in message
 
 
-def test_an_entry_point_is_used_by_its_name(tmp_path, monkeypatch, module):
-    module("plugged_critic", GOOD)
-    info = tmp_path / "plugged-1.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: plugged\nVersion: 1\n")
-    (info / "entry_points.txt").write_text(
-        "[punchline.critics]\nmoody = plugged_critic:make\nlost = gone_away:make\n"
+@pytest.fixture
+def installed(tmp_path, monkeypatch):
+    """A package with a critic, installed by pip into a folder of its own."""
+    pytest.importorskip("pip")
+    pytest.importorskip("setuptools")
+    source, target = tmp_path / "source", tmp_path / "target"
+    source.mkdir()
+    (source / "plugged_critic.py").write_text(textwrap.dedent(GOOD))
+    (source / "pyproject.toml").write_text(
+        textwrap.dedent("""
+            [build-system]
+            requires = ["setuptools"]
+            build-backend = "setuptools.build_meta"
+            [project]
+            name = "plugged"
+            version = "1"
+            [project.entry-points."punchline.critics"]
+            moody = "plugged_critic:make"
+            lost = "gone_away:make"
+            [tool.setuptools]
+            py-modules = ["plugged_critic"]
+        """)
     )
-    monkeypatch.syspath_prepend(str(tmp_path))
+    offline = ["--no-deps", "--no-build-isolation", "--no-index", "--disable-pip-version-check"]
+    subprocess.run(
+        [sys.executable, "-m", "pip", "install", "-q", *offline, "--target", target, source],
+        check=True,
+    )
+    monkeypatch.syspath_prepend(str(target))
+    yield target
+    sys.modules.pop("plugged_critic", None)
+
+
+def test_an_entry_point_of_an_installed_package_is_used_by_its_name(installed):
     assert "moody" in critic_kinds()
-    assert build_critic("moody", {"gain": "3"}).score(["p"], ["ab"]) == [6.0]
+    critic = build_critic("moody", {"gain": "3"})
+    assert critic.score(["p"], ["ab"]) == [6.0]
+    assert sys.modules["plugged_critic"].__file__ == str(installed / "plugged_critic.py")
+    assert "its arguments are: gain" in refused("moody", {"size": "2"})
     assert "No module named 'gone_away'" in refused("lost")
 
 
@@ -125,56 +158,6 @@ def test_an_embedded_critic_without_its_context_says_what_is_missing():
     assert "reader" in refused("embedded")
     context = dict.fromkeys(("reader", "format", "start_sha256", "base_sha256"))
     assert "'colour'" in refused("embedded-report", {"colour": "red"}, **context)
-
-
-def write(tmp_path, content, name="critic.json"):
-    path = tmp_path / name
-    path.write_text(content if isinstance(content, str) else json.dumps(content))
-    return f"file:{path}"
-
-
-def test_a_file_describes_wrappers_and_means(tmp_path):
-    judge = build_critic(write(tmp_path, {"critic": "fake:longer-wins", "both_orders": {}}))
-    assert judge == BothOrders(LongerWins())
-    ranker = {"critic": "fake:honest-ranker", "shuffled_ranks": {"permutations": 3}}
-    assert build_critic(write(tmp_path, ranker)) == ShuffledRanks(ScorerAsRanker(Honest()), 3)
-    text = """
-        mean:
-          - {critic: fake:counts-word, args: {word: ha}, weight: 3}
-          - {critic: fake:counts-word, args: {word: ho}}
-    """
-    mean = build_critic(write(tmp_path, text, "critic.yaml"))
-    assert mean.score(["p", "p"], ["ha", "ha ho ho"]) == [0.75, 1.25]
-
-
-def test_a_mean_needs_every_verdict():
-    mean = MeanOfScorers([(1.0, CountsWord("ha")), (1.0, Honest({("p", "ha"): 3.0}))])
-    assert mean.score(["p", "p"], ["ha", "ho"]) == [2.0, None]
-
-
-@pytest.mark.parametrize(
-    ("content", "says"),
-    [
-        ({"critc": "fake:honest"}, "either 'critic' or 'mean'"),
-        ([], "either 'critic' or 'mean'"),
-        ({"critic": "fake:honest", "mood": 1}, "'mood'"),
-        ({"critic": "fake:honest", "both_orders": {}}, "both_orders wraps a judge"),
-        ({"critic": "fake:honest", "shuffled_ranks": {}}, "shuffled_ranks wraps a ranker"),
-        ({"critic": "file:critic.json"}, "names another file"),
-        ({"mean": [{"critic": "fake:longer-wins"}]}, "a mean is of scorers"),
-        ({"mean": []}, "needs members"),
-        ({"critic": "fake:honest", "args": {"key": "x"}}, "key_env="),
-        ("{", "not JSON"),
-    ],
-)
-def test_a_bad_file_says_what_is_wrong(tmp_path, content, says):
-    assert says in refused(write(tmp_path, content))
-
-
-def test_a_missing_file_and_bad_yaml_are_one_line(tmp_path):
-    assert "cannot be read" in refused("file:nowhere.yaml")
-    assert "not YAML" in refused(write(tmp_path, "a: [1\nb: }", "critic.yaml"))
-    assert "from the file" in refused("file:nowhere.yaml", {"word": "x"})
 
 
 def test_critic_args_are_read_and_checked():
@@ -219,6 +202,12 @@ def test_a_plain_judge_is_asked_in_both_orders():
     reward = build_reward(build_critic("fake:always-first"), {"humor": 1.0})
     assert [v.reward for v in reward(["p", "p"], ["a", "b"])] == [0.5, 0.5]
     assert reward.metrics["critic/flip_rate"] == 1.0
+
+
+def test_a_judge_without_its_prior_is_not_asked_twice():
+    reward = build_reward(PriorRemoved(AlwaysFirst(), estimate=1), {"humor": 1.0})
+    assert [v.reward for v in reward(["p", "p"], ["a", "b"])] == [0.5, 0.5]
+    assert reward.metrics["critic/prior_first"] > 0.99
 
 
 def test_a_raters_scores_are_on_the_labels_scale():
