@@ -122,7 +122,9 @@ def _shown(stored: Stored) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the tables; returns the exit status. Bad input is one line and status 2."""
-    parser = argparse.ArgumentParser(prog="python -m rewards.spend", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m rewards.spend", description="What was spent on critics, from a ledger."
+    )
     parser.add_argument("file", type=Path, help="a ledger")
     parser.add_argument("--run", help="only this run")
     options = parser.parse_args(arguments)
