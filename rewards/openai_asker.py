@@ -43,7 +43,7 @@ class Asker:
         self._where = f"{self.name} at {options.base_url}"
         self._settings: Settings | None = None
         self._probing = threading.Lock()
-        self._masses: list[float] = []
+        self._masses = [0.0, 0.0]  # number and sum
 
     def __repr__(self) -> str:
         return f"Asker({self.name!r}, {self._form.options})"
@@ -55,8 +55,9 @@ class Asker:
     def metrics(self) -> dict[str, float]:
         """Mean mass that verdict tokens got, and failed questions by cause, since the start."""
         found = {f"critic/failed/{cause}": float(n) for cause, n in self.causes.items()}
-        if self._masses:
-            found["critic/mass"] = math.fsum(self._masses) / len(self._masses)
+        number, total = self._masses
+        if number:
+            found["critic/mass"] = total / number
         return found
 
     # ---- the probe
@@ -207,7 +208,9 @@ class Asker:
             self._ledger.record(key, self.name, record, ticket=ticket)
 
     def _verdict(self, records: Sequence[Record]) -> Verdict:
-        self._masses.extend(r.extra["mass"] for r in records if "mass" in r.extra)
+        masses = [r.extra["mass"] for r in records if "mass" in r.extra]
+        self._masses[0] += len(masses)
+        self._masses[1] += math.fsum(masses)
         value, cause = self._form.verdict(records)
         if value is None:
             self.causes[cause] += 1
