@@ -20,10 +20,19 @@ from envs.prompts import (
 )
 from envs.spaces import FreeText
 from envs.vector import HumorVectorEnv
+from rewards.bridges import (
+    from_pairwise_judge,
+    from_trl_reward,
+    from_verifiers,
+    to_pairwise_judge,
+    to_trl_reward,
+)
 from rewards.build import build_critic, build_reward, embedded_context
 from rewards.calls import CriticError
 from rewards.control import ControlConfig, LabelledJoke
+from rewards.ensembles import MeanOfScorers, MinOfScorers, PenalisedMean, Standardised
 from rewards.lift import Lifted
+from rewards.prior import PriorRemoved
 from rewards.protocols import Critic, Judge, Ranker, Scorer
 from rewards.reward import CompositeReward
 from rewards.types import JokeReward, Rater, Rating, Reward, Unfinished
@@ -45,6 +54,10 @@ __all__ = [
     "Judge",
     "LabelledJoke",
     "Lifted",
+    "MeanOfScorers",
+    "MinOfScorers",
+    "PenalisedMean",
+    "PriorRemoved",
     "Prompt",
     "PromptFileError",
     "Ranker",
@@ -53,6 +66,7 @@ __all__ = [
     "Reward",
     "Scorer",
     "ShuffledRanks",
+    "Standardised",
     "Student",
     "Unfinished",
     "UnscoredJokeError",
@@ -60,9 +74,14 @@ __all__ = [
     "build_reward",
     "corpus_prompts",
     "default_reward",
+    "from_pairwise_judge",
+    "from_trl_reward",
+    "from_verifiers",
     "load_prompts",
     "make",
     "make_vec",
+    "to_pairwise_judge",
+    "to_trl_reward",
 ]
 
 CALIBRATION_JOKES = 256
