@@ -158,9 +158,11 @@ def _weights(model: str, base: Base | None, device: str) -> Base:
             f"{model!r} is neither a local folder, a GGUF file, a hub id (owner/name), nor one of "
             f"{', '.join(ALIASES)}"
         ) from None
-    if base is not None and not device:
-        device = str(base.model.get_input_embeddings().weight.device)
-        if model == base.name or (isinstance(where, Path) and where == resolve(base.name)):
+    if base is not None:
+        beside = str(base.model.get_input_embeddings().weight.device)
+        device = device or beside
+        same = model == base.name or (isinstance(where, Path) and where == resolve(base.name))
+        if same and device == beside:
             return base
     return load_base(model, device=device or ("cuda" if torch.cuda.is_available() else "cpu"))
 

@@ -83,8 +83,9 @@ class VerdictReader:
         self._lead = self._lead_of(frames[0])
         encoded = [self._encode(frame) for frame in frames]
         # Two tokens less: one that ends the shared text may also begin what follows.
-        shared = shared_length(encoded) - 2 if "past_key_values" in takes else 0
-        self._shared = encoded[0][: max(shared, 0)]
+        self._shared = encoded[0][: max(shared_length(encoded) - 2, 0)]
+        # Transformers renamed the argument in 5.24; both names are in use.
+        self._past = "cache" if "cache" in takes else "past_key_values"
         self._cache: Any = None
         self._identity = hashlib.sha256(repr(encoded).encode()).hexdigest()
 
@@ -197,6 +198,9 @@ class VerdictReader:
         """Questions by what they share: (its keys and values, its length, the questions)."""
         if self._cache is None and self._shared:
             self._cache = self._extended(None, self._shared)
+            if self._cache is None or any(getattr(self._cache, "is_linear", ())):
+                # recurrent layers do not go on exactly from a kept state by several tokens
+                self._shared, self._cache = [], None
         n = len(self._shared) if self._cache is not None else 0
         usual = [i for i, x in enumerate(ids) if len(x) > n > 0 and x[:n] == self._shared[:n]]
         others = sorted({i for i, x in enumerate(ids) if x} - set(usual))
@@ -217,11 +221,12 @@ class VerdictReader:
     @torch.inference_mode()
     def _extended(self, cache: Any, ids: Sequence[int]) -> Any:
         """Keys and values after `ids`; `cache` itself stays as it is."""
-        past = copy.deepcopy(cache)
         row = torch.tensor([list(ids)], device=self._device)
-        keep = {"logits_to_keep": 1} if self._keeps_logits else {}
-        out = self._model(input_ids=row, past_key_values=past, use_cache=True, **keep)
-        return out.past_key_values
+        more: dict[str, Any] = {self._past: copy.deepcopy(cache)}
+        if self._keeps_logits:
+            more["logits_to_keep"] = 1
+        out = self._model(input_ids=row, use_cache=True, **more)
+        return getattr(out, self._past, None)
 
     def _batches(self, rows: dict[int, list[int]], prefix: int) -> list[list[int]]:
         """Questions of similar length together; decided by the lengths alone."""
@@ -246,8 +251,8 @@ class VerdictReader:
         where, at = torch.unique(last, return_inverse=True)
         more: dict[str, Any] = {"logits_to_keep": where} if self._keeps_logits else {}
         if cache is not None:
-            more["past_key_values"] = copy.deepcopy(cache)
-            more["past_key_values"].batch_repeat_interleave(len(rows))
+            more[self._past] = copy.deepcopy(cache)
+            more[self._past].batch_repeat_interleave(len(rows))
         out = self._model(
             input_ids=ids.to(self._device),
             attention_mask=mask.to(self._device),
