@@ -43,6 +43,8 @@ EMBEDDED = ("embedded", "embedded-select", "embedded-report")
 CONTROL_CRITIC = "likelihood-recall"
 """Knows no humor: what `embedded` has to beat (`rewards.likelihood`)."""
 LATER = ("self",)
+HANDED_OVER = {"base", "ledger"}
+"""What a run may hand to every critic; those that ask a language model take it."""
 START = Path(__file__).resolve().parent.parent / "data" / "start"
 
 
@@ -111,7 +113,8 @@ def _embedded(
 ) -> Critic:
     from rewards.embedded import load_embedded  # torch and the shipped files only when asked for
 
-    known: dict[str, Any] = {**context, **args}
+    own = {name: part for name, part in context.items() if name not in HANDED_OVER}
+    known: dict[str, Any] = {**own, **args}
     if "folder" in args:
         known["folder"] = Path(args["folder"])
     try:
@@ -125,7 +128,7 @@ def _language_model(
     kind: str, model: str, args: Mapping[str, str], option: str, context: Mapping[str, Any]
 ) -> Critic:
     spec = f"{kind}:{model}"
-    if {"base", "ledger"} & set(args):
+    if HANDED_OVER & set(args):
         raise ValueError(f"{option} {spec}: base and ledger are not arguments of yours")
     if kind == "local":
         from rewards.local_lm import local_critic  # torch only when asked for

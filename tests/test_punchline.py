@@ -69,9 +69,9 @@ def test_without_weights_the_default_env_names_the_command_and_downloads_nothing
     assert not (tmp_path / "empty").exists()
 
 
-def test_the_example_of_the_docs_runs_and_plugs_in(tmp_path, monkeypatch, capsys):
+def test_the_examples_of_the_docs_run_and_plug_in(tmp_path, monkeypatch, capsys):
     text = (ROOT / "docs" / "critics.md").read_text()
-    (example,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    example, bridges = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     assert sum(1 for line in example.splitlines() if line.strip()) <= 15
     (tmp_path / "mine.py").write_text(example)
     monkeypatch.chdir(tmp_path)
@@ -79,12 +79,21 @@ def test_the_example_of_the_docs_runs_and_plugs_in(tmp_path, monkeypatch, capsys
         critic = punchline.build_critic("mine:make")
         assert capsys.readouterr().out == "2.0\n"
         assert critic.score(["p"], ["Ha!"]) == [1.0]
-        (described,) = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
-        (tmp_path / "critic.yaml").write_text(described)
-        mean = punchline.build_critic("file:critic.yaml")
-        assert mean.score(["p"], ["A moose!"]) == [pytest.approx(1.0)]
+        described = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+        scores = []
+        for content in described:
+            (tmp_path / "critic.yaml").write_text(content)
+            scores += punchline.build_critic("file:critic.yaml").score(["p"], ["A moose!"])
+        # the mean of 1 and 1; the penalised mean of 0 (one mark, standardised) and min(1, 0)
+        assert scores == [pytest.approx(1.0), pytest.approx(0.0)]
     finally:
         sys.modules.pop("mine", None)
+    exec(compile(bridges, "critics.md", "exec"), {})
+    assert capsys.readouterr().out.splitlines() == [
+        "[1.0]",
+        "[3.0, None]",
+        "[0.25, None] {'critic/failed/ZeroDivisionError': 1.0}",
+    ]
 
 
 def test_the_example_critic_plugs_in_from_the_root(monkeypatch):
