@@ -129,6 +129,7 @@ def run(options: argparse.Namespace) -> "Audit":
             domain,
             wanted,
             data=f"{source}, {len(pairs)} of {len(every)} pairs",
+            name=options.critic,
             again=_critic(options.critic, args, context, fresh) if fresh else None,
             likelihood=likelihood,
             spent=None if ledger is None else lambda: _spent(ledger),

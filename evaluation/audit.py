@@ -225,7 +225,7 @@ def pair_slope(
 
     own, labels = slope(said - 0.5), slope(truth - 0.5)
     spread = float(np.sqrt((d * d).mean())) if d.size else 0.0
-    bias = None
+    bias = 0.0 if d.size and spread == 0 else None  # what never varies decides nothing
     if own is not None and labels is not None:
         span = sorted((0.0, labels.value))
         bias = (own.value - min(max(own.value, span[0]), span[1])) * spread

@@ -183,7 +183,9 @@ class PairAsker:
                     self.causes,
                 )
             for k, x in enumerate(part):
-                straight, turned = (answers[k], answers[n + k]) if answers is not None else (None, None)
+                straight, turned = (
+                    (answers[k], answers[n + k]) if answers is not None else (None, None)
+                )
                 there[x] = self._listed(straight, len(lists[k]))
                 back[x] = self._listed(turned, len(lists[k]))[::-1]
             self.progress(what, at + n, len(places))

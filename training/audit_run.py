@@ -63,6 +63,7 @@ def run_audit(
     options: AuditOptions,
     *,
     data: str,
+    name: str = "",
     again: Critic | None = None,
     likelihood: Callable[[Sequence[tuple[str, str]]], Sequence[float]] | None = None,
     spent: Callable[[], Mapping[str, float]] | None = None,
@@ -76,6 +77,7 @@ def run_audit(
         domain: group of pairs that the light speaks of.
         options: what else is measured.
         data: says which pairs these are.
+        name: the critic's, for the report; default: its own.
         again: asked when questions are repeated, for a critic that remembers its answers.
         likelihood: mean log p a token of (prompt, joke) lines, for that baseline.
         spent: tokens and money so far, as "tokens" and "money"; default: the critic's `metrics`.
@@ -86,7 +88,7 @@ def run_audit(
         say(f"{what}: {done} of {total}")
 
     asker = PairAsker(critic, batch=options.batch, progress=progress)
-    say(f"{asker.name}: a {asker.kind}; {len(pairs)} labelled pairs, domain {domain!r}")
+    say(f"{name or asker.name}: a {asker.kind}; {len(pairs)} labelled pairs, domain {domain!r}")
     spent = spent or (lambda: _metrics(critic))
     before = spent()
     asked = [JokePair(p.prompt, p.a, p.b) for p in pairs]
@@ -116,7 +118,7 @@ def run_audit(
         probes=shares, changes=changed, rating=rating.get(domain),
     )  # fmt: skip
     return Audit(
-        critic=asker.name,
+        critic=name or asker.name,
         kind=asker.kind,
         data=data,
         domain=domain,
