@@ -82,10 +82,11 @@ def make_probes(lines: Sequence[Line], *, repeats: int = 3, seed: int = 0) -> li
     """
     if repeats < 1:
         raise ValueError(f"repeats is {repeats}, must be >= 1")
+    lines = sorted(set(lines))  # their order must not matter
     by_prompt: dict[str, list[Line]] = {}
     for line in lines:
         by_prompt.setdefault(line.prompt, []).append(line)
-    good = [x for x in lines if x.label >= 4 - _EPS] or list(lines)
+    good = [x for x in lines if x.label >= 4 - _EPS] or lines
     probes: list[Probe] = []
     for recipe in recipes():
         made = 0
