@@ -130,7 +130,7 @@ def local_critic(
 
     Args:
         model: an alias, a folder, a GGUF file or a hub id (`models.load.load_base`).
-        base: loaded weights; used, not copied, where `model` names the same ones.
+        base: loaded weights without adapters; used, not copied, where `model` names the same ones.
         question: ``pairwise``, ``pointwise`` or ``listwise``.
         rubric: a rubric file instead of the shipped one.
         min_mass: least probability on the verdict tokens, 0-1.
@@ -159,6 +159,8 @@ def _weights(model: str, base: Base | None, device: str) -> Base:
             f"{', '.join(ALIASES)}"
         ) from None
     if base is not None:
+        if any(hasattr(module, "lora_A") for module in base.model.modules()):
+            raise ValueError("base carries adapters; a critic needs the bare weights")
         beside = str(base.model.get_input_embeddings().weight.device)
         device = device or beside
         same = model == base.name or (isinstance(where, Path) and where == resolve(base.name))

@@ -256,6 +256,19 @@ def test_weights_of_the_student_are_shared_only_where_they_are_the_same(base, sh
     assert elsewhere.reader._model is base.model  # asked for where it lies anyway
 
 
+def test_beside_a_student_it_reads_the_bare_base(short, tiny_weights, tiny_student):
+    spec = f"local:{tiny_weights[0]}"
+    args = {"rubric": str(short("pairwise")), "min_mass": "0"}
+    bare = tiny_student.base._replace(model=tiny_student.base_reader(layers=()).model)
+    beside = build_critic(spec, args, base=bare)
+    assert beside.reader._model is bare.model
+    alone = build_critic(spec, args, base=load_base(str(tiny_weights[0]), dtype=torch.float32))
+    question = (["The cat sat."], ["It purred."], ["Sat, the cat did."])
+    assert beside.compare(*question) == pytest.approx(alone.compare(*question), abs=1e-6)
+    with pytest.raises(ValueError, match="base carries adapters"):
+        build_critic(spec, args, base=tiny_student.base)
+
+
 def test_it_is_built_from_the_command_line(base, short, tiny_weights):
     spec = f"local:{tiny_weights[0]}"
     args = {"question": "pointwise", "rubric": str(short("pointwise")), "min_mass": "0"}
