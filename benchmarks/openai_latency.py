@@ -46,8 +46,9 @@ def main() -> None:
                 "judge", ledger=ledger, base_url=server.url, concurrency=str(limit)
             )
             judge.probe()
-            server.busy_seconds = 0.0
+            server.busy_seconds, cpu = 0.0, time.process_time()
             asking = timed(judge, n)
+            cpu = time.process_time() - cpu
             busy = server.busy_seconds / (limit * asking)
             judge.close()
         with Ledger(path, run="r", replay=True) as ledger:
@@ -55,7 +56,10 @@ def main() -> None:
             again.probe()
             replaying = timed(again, n)
     print(f"{n} questions, {limit} at once, {options.latency} s each")
-    print(f"asking     {asking:.2f} s, {busy:.3f} of the limit busy")
+    print(
+        f"asking     {asking:.2f} s, {busy:.3f} of the limit busy, "
+        f"{1000 * cpu / n:.1f} ms of processor time a question, server included"
+    )
     print(f"replaying  {replaying:.4f} s, {asking / replaying:.0f} times faster")
 
 

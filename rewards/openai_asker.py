@@ -174,8 +174,9 @@ class Asker:
 
     async def _answer(self, call: Call, halt: list[Exception]) -> Record | None:
         """Ask one question and keep the answer; None once `halt` has a reason to stop."""
-        # Threads: the file waits for the disk, the other questions should not.
-        async with self._client.slots:
+        # The file waits for the disk, so it is used from threads, and a question is reserved before
+        # its slot is free: otherwise eight answers at once would make the server wait for the disk.
+        async with self._client.queue:
             if halt:
                 return None
             try:
@@ -183,7 +184,11 @@ class Asker:
             except BudgetReached as reached:
                 halt.append(reached)
                 return None
-            answer = await self._client.complete(call.messages, call.options)
+            async with self._client.slots:
+                if any(not isinstance(reason, BudgetReached) for reason in halt):
+                    await asyncio.to_thread(self._release, ticket)
+                    return None
+                answer = await self._client.complete(call.messages, call.options)
         record = self._form.record(answer, call)
         key = call.key
         try:
@@ -202,6 +207,10 @@ class Asker:
         price_in, price_out = self._form.prices
         money = prompt * price_in + call.limit * price_out
         return self._ledger.reserve(tokens=prompt + call.limit, money=money)
+
+    def _release(self, ticket: int | None) -> None:
+        if self._ledger is not None and ticket is not None:
+            self._ledger.release(ticket)
 
     def _keep(self, key: str, record: Record, ticket: int | None) -> None:
         if self._ledger is not None:

@@ -78,7 +78,9 @@ class ChatClient:
         self.model = model
         self.limits = limits
         self.slots = asyncio.Semaphore(limits.concurrency)
-        """Held by the caller around `complete`; one set for each life of the thread."""
+        """Held by the caller around `complete`; made anew with the thread."""
+        self.queue = asyncio.Semaphore(2 * limits.concurrency)
+        """For callers that prepare a question before its slot is free."""
         self._key = key
         self._openai: openai.AsyncOpenAI | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -91,6 +93,7 @@ class ChatClient:
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
                 self.slots = asyncio.Semaphore(self.limits.concurrency)
+                self.queue = asyncio.Semaphore(2 * self.limits.concurrency)
                 threading.Thread(
                     target=self._loop.run_forever, name="openai-critic", daemon=True
                 ).start()

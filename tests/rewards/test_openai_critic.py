@@ -386,7 +386,7 @@ def test_verdicts_stand_in_the_order_of_the_questions(serve):
 
     server, judge = serve(reply, concurrency="6")
     assert judge.compare(PROMPTS, A, B) == pytest.approx(EXPECTED)
-    assert server.most_at_once == 6
+    assert 1 < server.most_at_once <= 6
 
 
 def test_questions_start_at_the_pace_allowed(serve):
@@ -506,7 +506,9 @@ def test_an_interrupt_keeps_the_calls_in_flight(tmp_path):
             cwd=ROOT, stdout=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
         )  # fmt: skip
         assert child.stdout.readline() == "ready\n"
-        while len(server.requests) < 6:
+        for _ in range(2000):
+            if len(server.requests) >= 6:
+                break
             time.sleep(0.01)
         child.send_signal(signal.SIGINT)
         kept = int(child.communicate(timeout=20)[0])
