@@ -149,7 +149,7 @@ def _reading(options: argparse.Namespace) -> tuple[dict[str, Any], Likelihood | 
 
     known = options.critic in (*EMBEDDED, CONTROL_CRITIC)
     if not known and not options.likelihood:
-        return {}, None
+        return {"embedded": embedded_context}, None
     print("loading the student", file=sys.stderr, flush=True)
     context = embedded_context(options.critic if options.critic in EMBEDDED else "embedded")
     reader, format = context["reader"], context["format"]
@@ -165,7 +165,7 @@ def _reading(options: argparse.Namespace) -> tuple[dict[str, Any], Likelihood | 
             out.extend(float(r.logps[at].mean()) for r in readings)
         return out
 
-    return (context if known else {}), likelihood
+    return (context if known else {"embedded": embedded_context}), likelihood
 
 
 def _ledgers(options: argparse.Namespace) -> tuple["Ledger | None", "Ledger | None"]:

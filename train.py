@@ -8,6 +8,7 @@ The command line is read here, without torch; `training.run` joins the parts.
 """
 
 import contextlib
+import functools
 import io
 import itertools
 import json
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from agents.configs import FREE_ON_RESUME, PPOConfig, RunConfig, SFTConfig
+from agents.preference_configs import OnlineDPOConfig
 from training.run_folder import (
     find_run,
     new_folder,
@@ -37,6 +39,14 @@ class PPORun:
 
 
 @dataclass(frozen=True)
+class OnlineDPORun:
+    """Direct preference optimisation on pairs of the student's own jokes."""
+
+    run: RunConfig = field(default_factory=RunConfig)
+    online_dpo: OnlineDPOConfig = field(default_factory=OnlineDPOConfig)
+
+
+@dataclass(frozen=True)
 class SFTRun:
     """Imitation of the teacher's jokes: makes a start student."""
 
@@ -44,7 +54,7 @@ class SFTRun:
     sft: SFTConfig = field(default_factory=SFTConfig)
 
 
-RUNS: dict[str, type[Any]] = {"ppo": PPORun, "sft": SFTRun}
+RUNS: dict[str, type[Any]] = {"ppo": PPORun, "online-dpo": OnlineDPORun, "sft": SFTRun}
 STUDENTS = (
     "start          the shipped adapter on smollm2-135m: imitation of the corpus' train jokes",
     "smollm2-135m   the bare instruct model; fetched once",
@@ -52,12 +62,14 @@ STUDENTS = (
     "FILE.gguf      a GGUF file, dequantised",
     "OWNER/NAME     a model of the Hugging Face hub",
 )
+NO_CODE = ("fake", "local", "openai")
+"""Kinds of critic that import nothing a run folder could bring along."""
 EXIT_BAD_INPUT, EXIT_INTERRUPTED = 2, 130
 
 HELP = """\
-usage: python train.py [--algo ppo|sft] [OPTIONS]
+usage: python train.py [--algo ppo|online-dpo|sft] [OPTIONS]
 
-  --algo NAME          ppo (default) or sft; `--algo NAME --help` shows the options of NAME
+  --algo NAME          ppo (default), online-dpo or sft; `--algo NAME --help` shows its options
   --resume RUN|last    continue a run folder, bit for bit
   --trust-critic       with --resume: import the modules that the run folder names
   --config FILE        options from JSON, e.g. {"updates": 40}; the command line wins
@@ -129,13 +141,13 @@ def _main(arguments: list[str]) -> int:
         folder = new_folder(algo, options.run)
     _fix_threads(options.run.threads)
     from models.sources import WeightsError  # torch from here on
-    from training.run import dry_run, run_ppo, run_sft
+    from training.run import dry_run, run_online, run_sft
 
     try:
         if command.dry_run:
-            print(dry_run(algo, options))
+            print(dry_run(algo, options, folder))
             return 0
-        run = {"ppo": run_ppo, "sft": run_sft}[algo]
+        run = run_sft if algo == "sft" else functools.partial(run_online, algo)
         return run(
             options,
             folder,
@@ -211,7 +223,7 @@ def _first_paragraph(box: str) -> str:
     text = itertools.takewhile(lambda line: not line.startswith(("──", "---", "╰")), lines)
     fault = " ".join(text)
     for part in ("run", *RUNS):  # of a check in the options' own class
-        fault = fault.removeprefix(f"Error parsing {part}: ")
+        fault = fault.removeprefix(f"Error parsing {part.replace('-', '_')}: ")
     return fault or box.strip()
 
 
@@ -219,7 +231,7 @@ def _with_values(options: Any, given: dict[str, Any]) -> Any:
     """Put a flat or a stored mapping of values into the nested options."""
     flat: dict[str, Any] = {}
     for name, value in given.items():
-        if name in ("run", *RUNS) and isinstance(value, dict):
+        if name in {part.name for part in fields(options)} and isinstance(value, dict):
             flat |= value
         else:
             flat[name.replace("-", "_")] = value
@@ -262,9 +274,10 @@ def _config_file(name: str) -> dict[str, Any]:
 def _refuse_changes(stored: dict[str, Any], options: Any) -> None:
     """Only what changes no number may differ on resume."""
     now = json.loads(json.dumps(asdict(options)))
+    usual = json.loads(json.dumps(asdict(type(options)())))  # of options younger than the run
     for part, values in now.items():
         for name, value in values.items():
-            before = stored[part].get(name)
+            before = stored[part].get(name, usual[part][name])
             if value != before and name not in FREE_ON_RESUME:
                 raise ValueError(
                     f"--{name.replace('_', '-')} is {value!r} but the run began with {before!r}; "
@@ -278,7 +291,7 @@ def _refuse_modules(stored: dict[str, Any], rest: Sequence[str]) -> None:
     specs += [term.partition("=")[0] for term in stored["reward"].split(",")]
     typed = " ".join(rest)
     for spec in specs:
-        if ":" in spec and not spec.startswith("fake:") and spec not in typed:
+        if ":" in spec and spec.partition(":")[0] not in NO_CODE and spec not in typed:
             raise ValueError(
                 f"--resume: the run folder names {spec!r}, code that would be imported; "
                 f"add --trust-critic if you trust it"

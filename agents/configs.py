@@ -1,5 +1,6 @@
 """Options of the algorithms. No torch here: `--help` must answer within a second."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -138,6 +139,17 @@ class RunConfig:
     """Jokes a prompt and sampled system in the final table; 8 where figures are published."""
     max_unscored: float = 0.05
     """Share of jokes without a verdict (last five updates) at which the run saves and stops."""
+    ledger: str = ""
+    """File that keeps every call to an outside critic; empty: ledger.sqlite beside the run
+    folders."""
+    replay: str = ""
+    """Name of a recorded run: its verdicts are repeated from the ledger, nothing is asked."""
+    budget_requests: int | None = None
+    """Most calls to outside critics, over all resumes."""
+    budget_tokens: int | None = None
+    """Most prompt and completion tokens of these calls."""
+    budget_money: float | None = None
+    """Most money for them, in the currency of the prices given."""
     checkpoint_every: int = 1
     """Updates between checkpoints."""
     stop_rule: bool = True
@@ -156,6 +168,10 @@ class RunConfig:
         for name in ("table_size", "threads", "seed"):
             if getattr(self, name) < 0:
                 raise ValueError(f"--{_flag(name)} is {getattr(self, name)}, must be >= 0")
+        for name in ("budget_requests", "budget_tokens", "budget_money"):
+            limit = getattr(self, name)
+            if limit is not None and not 0 <= limit < math.inf:
+                raise ValueError(f"--{_flag(name)} is {limit}, must be a finite number >= 0")
         if self.checkpoint_every < 1:
             raise ValueError(f"--checkpoint-every is {self.checkpoint_every}, must be >= 1")
         if not 0 <= self.max_unscored <= 1:
@@ -168,7 +184,14 @@ class RunConfig:
             raise ValueError(f"--score-clip is {self.score_clip!r}, allowed are none, literal")
 
 
-FREE_ON_RESUME = ("out", "max_unscored", "checkpoint_every")
+FREE_ON_RESUME = (
+    "out",
+    "max_unscored",
+    "checkpoint_every",
+    "budget_requests",
+    "budget_tokens",
+    "budget_money",
+)
 """Options of a run that may differ on `--resume`: none of them changes a number."""
 
 

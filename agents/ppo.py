@@ -28,6 +28,16 @@ from agents.losses import (
     value_loss,
     whiten,
 )
+from agents.optim import (
+    MAX_SKIPPED,
+    Diverged,
+    adamw,
+    load_optimizer_state,
+    optimizer_state,
+    restore_generator,
+    set_learning_rate,
+    whole_groups,
+)
 from agents.student import Completions, Student
 from rewards.types import Unfinished
 
@@ -36,9 +46,6 @@ SAMPLER_TOLERANCE = 1e-3
 
 RATIO_TOLERANCE = {torch.float32: 0.01, torch.bfloat16: 0.1}
 """How far from 1 the mean ratio of the very first minibatch of an update may be."""
-
-MAX_SKIPPED = 3
-"""Updates in a row without a finite gradient before training stops."""
 
 
 class Rollout(NamedTuple):
@@ -55,14 +62,6 @@ class Rollout(NamedTuple):
     sampler_gap: float | None  # nats a token, sampler against training forward, if measured
 
 
-class Diverged(RuntimeError):
-    """No finite gradient several times in a row; carries the batch for a look."""
-
-    def __init__(self, message: str, rollout: Rollout) -> None:
-        super().__init__(message)
-        self.rollout = rollout
-
-
 class PPO:
     """The agent: owns optimizer, KL controller and random numbers; the student is passed in."""
 
@@ -73,15 +72,8 @@ class PPO:
         if config.advantage == "gae":
             head = student.value_head or student.add_value_head()
             self.values = {f"value_head.{n}": p for n, p in head.named_parameters()}
-        self.optimizer = torch.optim.AdamW(
-            [
-                {"params": list(self.parameters.values()), "peak": config.learning_rate},
-                {"params": list(self.values.values()), "peak": config.value_learning_rate},
-            ],
-            lr=config.learning_rate,
-            betas=(0.9, 0.95),
-            eps=1e-5,  # PyTorch's 1e-8 is over-aggressive in the first steps
-            weight_decay=0.0,
+        self.optimizer = adamw(
+            (self.parameters, config.learning_rate), (self.values, config.value_learning_rate)
         )
         # before anybody reads: widened in mid-update, a resumed run would read twice what the
         # uninterrupted one reads once, in other batches
@@ -190,12 +182,16 @@ class PPO:
         totals = {"loss": 0.0, "clipped": 0.0, "approx_kl": 0.0, "value": 0.0, "entropy": 0.0}
         norms: list[float] = []
         first_ratio, n_tokens, skipped, stopped = math.nan, 0, False, False
-        self._set_learning_rate()
+        set_learning_rate(
+            self.optimizer, self.step, updates=config.updates, warmup=config.warmup_updates
+        )
         with self.student.training(self.parameters):
             for epoch in range(config.epochs):
                 if stopped:
                     break
-                for number, rows in enumerate(self._minibatches(rollout)):
+                for number, rows in enumerate(
+                    whole_groups(rollout.groups, config.minibatches, self.generator)
+                ):
                     tokens = int(mask[rows].sum())
                     if tokens == 0:
                         continue
@@ -265,16 +261,6 @@ class PPO:
             out["value/explained_variance"] = explained_variance(rollout.values, returns, mask)
         return out
 
-    def _minibatches(self, rollout: Rollout) -> list[list[int]]:
-        """Rows in `minibatches` parts; a group stays whole, so its prompt is computed once."""
-        n_groups = int(rollout.groups.max()) + 1
-        order = torch.randperm(n_groups, generator=self.generator)
-        parts = order.tensor_split(self.config.minibatches)
-        return [
-            [i for i, g in enumerate(rollout.groups.tolist()) if g in set(part.tolist())]
-            for part in parts
-        ]
-
     def _check_first_ratio(self, ratio: float) -> None:
         tolerance = RATIO_TOLERANCE.get(self.student.base.model.dtype, 0.1)
         if math.isfinite(ratio) and abs(ratio - 1) > tolerance:
@@ -283,14 +269,6 @@ class PPO:
                 f"old log-probabilities are not of the policy that sampled "
                 f"(try --old-logps forward)"
             )
-
-    def _set_learning_rate(self) -> None:
-        """Linear warm-up, then linearly to a tenth."""
-        config = self.config
-        rise = min(1.0, (self.step + 1) / (config.warmup_updates + 1))
-        fall = 1 - 0.9 * self.step / config.updates
-        for group in self.optimizer.param_groups:
-            group["lr"] = group["peak"] * rise * fall
 
     def _describe(
         self, rollout: Rollout, k1: Tensor, k3: Tensor, mask: Tensor, advantages: Tensor
@@ -320,13 +298,8 @@ class PPO:
     def state_dict(self) -> dict[str, Any]:
         """`tensors` for safetensors and `scalars` for JSON; with the adapter, all of the agent."""
         tensors = {f"value/{n}": p.detach().clone() for n, p in self.values.items()}
-        steps: dict[str, float] = {}
-        for name, parameter in (self.parameters | self.values).items():
-            state = self.optimizer.state.get(parameter, {})
-            if state:
-                tensors[f"exp_avg/{name}"] = state["exp_avg"]
-                tensors[f"exp_avg_sq/{name}"] = state["exp_avg_sq"]
-                steps[name] = float(state["step"])
+        moments, steps = optimizer_state(self.optimizer, self.parameters | self.values)
+        tensors |= moments
         scalars = {
             "step": self.step,
             "skipped": self.skipped,
@@ -343,14 +316,10 @@ class PPO:
         self.step, self.skipped = int(scalars["step"]), int(scalars["skipped"])
         self.kl = self.kl._replace(beta=float(scalars["kl_beta"]))
         self._sampler_is_exact = scalars["sampler_is_exact"]
-        self.generator.set_state(torch.tensor(scalars["generator"], dtype=torch.uint8))
-        for name, parameter in (self.parameters | self.values).items():
-            if name in self.values:
-                parameter.data.copy_(tensors[f"value/{name}"])
-            if name in scalars["optimizer_steps"]:
-                self.optimizer.state[parameter] = {
-                    "step": torch.tensor(scalars["optimizer_steps"][name]),
-                    "exp_avg": tensors[f"exp_avg/{name}"].to(parameter.device),
-                    "exp_avg_sq": tensors[f"exp_avg_sq/{name}"].to(parameter.device),
-                }
+        restore_generator(self.generator, scalars["generator"])
+        for name, parameter in self.values.items():
+            parameter.data.copy_(tensors[f"value/{name}"])
+        load_optimizer_state(
+            self.optimizer, self.parameters | self.values, tensors, scalars["optimizer_steps"]
+        )
         self.student.changed()

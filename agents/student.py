@@ -1,7 +1,7 @@
 """The student: base weights, frozen start adapter, trained adapter, and what PPO asks of them."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -312,6 +312,31 @@ class Student:
     def trainable(self, *, last_layers: int | None = None) -> dict[str, nn.Parameter]:
         """The parameters of the student adapter by name (those of the last layers if asked)."""
         return adapter_parameters(self.model, STUDENT, last_layers=last_layers)
+
+    def adapter_values(self) -> dict[str, Tensor]:
+        """A copy of the student adapter's values by parameter name."""
+        return {name: p.detach().clone() for name, p in self.trainable().items()}
+
+    @contextlib.contextmanager
+    def with_values(self, values: Mapping[str, Tensor]) -> Iterator[None]:
+        """Within, the student adapter holds `values`; afterwards its own again."""
+        parameters, own = self.trainable(), self.adapter_values()
+        if all(torch.equal(own[name], values[name]) for name in own):
+            yield  # the sampler's merged copy may stand
+            return
+        self._set_values(parameters, values)
+        try:
+            yield
+        finally:
+            self._set_values(parameters, own)
+
+    def _set_values(
+        self, parameters: Mapping[str, nn.Parameter], values: Mapping[str, Tensor]
+    ) -> None:
+        with torch.no_grad():
+            for name, parameter in parameters.items():
+                parameter.copy_(values[name])
+        self.changed()
 
     def training(
         self, parameters: dict[str, nn.Parameter]

@@ -9,22 +9,23 @@ from dataclasses import replace
 from functools import partial
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from rewards.control import ControlConfig, LabelledJoke
 from rewards.ensembles import MeanOfScorers
 from rewards.fakes import FAKES
 from rewards.from_file import critic_from_file
 from rewards.gates import TeacherIndex
+from rewards.ledger import Ledger
 from rewards.lift import Lifted
 from rewards.options import check_args, parse_critic_args, parse_terms
 from rewards.prior import PriorRemoved
 from rewards.protocols import Critic, Judge, Ranker, Scorer
 from rewards.reward import HUMOR, CompositeReward
-from rewards.terms import Brevity, FactKept, Novelty, Overlap, SharedRatings
+from rewards.terms import Brevity, FactKept, Novelty, Overlap, SharedRatings, Stateful
 from rewards.text import recall, words
 from rewards.types import Rater
-from rewards.wrappers import BothOrders
+from rewards.wrappers import BothOrders, ShuffledRanks
 
 __all__ = [
     "GROUP",
@@ -43,7 +44,7 @@ EMBEDDED = ("embedded", "embedded-select", "embedded-report")
 CONTROL_CRITIC = "likelihood-recall"
 """Knows no humor: what `embedded` has to beat (`rewards.likelihood`)."""
 LATER = ("self",)
-HANDED_OVER = {"base", "ledger"}
+HANDED_OVER = {"base", "ledger", "embedded"}
 """What a run may hand to every critic; those that ask a language model take it."""
 START = Path(__file__).resolve().parent.parent / "data" / "start"
 
@@ -71,8 +72,9 @@ def build_critic(
             point, or ``module:factory``, found from the working directory too.
         args: strings for the factory (`--critic-arg`).
         option: named in errors.
-        context: for embedded critics: reader, format and hashes (`embedded_context`); for local
-            ones `base`, loaded weights to share; for openai ones `ledger`. Others are ignored.
+        context: for embedded critics: reader, format and hashes, or `embedded`, a function that
+            gives them for a kind (as `embedded_context`); for local ones `base`, loaded weights to
+            share; `ledger`, where outside critics' answers are kept. Others are ignored.
 
     Raises:
         ValueError: unknown spec, bad arguments, secrets in them, or what the factory returned has
@@ -101,10 +103,12 @@ def build_critic(
     if kind == "file":
         return critic_from_file(target, args, build_critic, option=option, context=context)
     if spec in plugged.names:
-        return _call(_loaded(plugged[spec].load, option, spec), args, option, spec)
+        critic = _call(_loaded(plugged[spec].load, option, spec), args, option, spec)
+        return _kept(critic, spec, args, context.get("ledger"))
     if colon and kind and target:
         with _working_directory():
-            return _call(_factory(kind, target, option, spec), args, option, spec)
+            critic = _call(_factory(kind, target, option, spec), args, option, spec)
+        return _kept(critic, spec, args, context.get("ledger"))
     raise ValueError(f"{option} {spec!r} is not known; allowed are {', '.join(critic_kinds())}")
 
 
@@ -114,6 +118,8 @@ def _embedded(
     from rewards.embedded import load_embedded  # torch and the shipped files only when asked for
 
     own = {name: part for name, part in context.items() if name not in HANDED_OVER}
+    if "embedded" in context:
+        own = dict(context["embedded"](kind))
     known: dict[str, Any] = {**own, **args}
     if "folder" in args:
         known["folder"] = Path(args["folder"])
@@ -133,10 +139,26 @@ def _language_model(
     if kind == "local":
         from rewards.local_lm import local_critic  # torch only when asked for
 
-        return _call(partial(local_critic, model, base=context.get("base")), args, option, spec)
+        critic = _call(partial(local_critic, model, base=context.get("base")), args, option, spec)
+        return _kept(critic, spec, args, context.get("ledger"))
     from rewards.openai_critic import openai_critic  # an optional dependency
 
     return _call(partial(openai_critic, model, ledger=context.get("ledger")), args, option, spec)
+
+
+def _kept(critic: Critic, spec: str, args: Mapping[str, str], ledger: Ledger | None) -> Critic:
+    """The critic with its answers in the ledger.
+
+    A wrapper asks more than once a question and counts, a critic with a state answers by it: they
+    stay as they are.
+    """
+    if ledger is None or isinstance(critic, BothOrders | ShuffledRanks | PriorRemoved | Stateful):
+        return critic
+    from rewards.recorded import Recorded
+
+    # The run is part of the identity where none is known: a user's code may change between runs.
+    identity = [spec, sorted(args.items()), getattr(critic, "identity", ledger.run)]
+    return cast(Critic, Recorded(critic, ledger, identity=identity))  # it has the same methods
 
 
 def _call(factory: Callable[..., Any], args: Mapping[str, str], option: str, spec: str) -> Critic:

@@ -29,6 +29,18 @@ def critic_name(critic: object) -> str:
     return type(critic).__name__
 
 
+def critic_metrics(critic: object) -> dict[str, float]:
+    """Figures of a critic (its `counts`, else its own `metrics`) and of those that it wraps."""
+    found: dict[str, float] = {}
+    while critic is not None:
+        metrics = getattr(getattr(critic, "counts", critic), "metrics", None)
+        if callable(metrics):
+            found |= metrics()
+        wrapped = (getattr(critic, name, None) for name in ("critic", "judge", "ranker", "scorer"))
+        critic = next((inner for inner in wrapped if inner is not None), None)
+    return found
+
+
 def checked_length(answers: Sequence[T], n: int, name: str) -> Sequence[T]:
     """Return `answers` if there are `n` of them.
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from rewards.calls import CriticError, ask, ask_numbers, critic_name
+from rewards.calls import CriticError, ask, ask_numbers, critic_metrics, critic_name
 from rewards.control import Control, ControlConfig, LabelledJoke
 from rewards.gates import GATES, TeacherIndex, gate
 from rewards.lift import Lifted
@@ -166,7 +166,8 @@ class CompositeReward:
             self._rater.forget()
 
     def state_dict(self) -> dict[str, Any]:
-        """Scale, control, windows of the terms and counts, JSON-serialisable."""
+        """Scale, control, state of critic and terms, and counts, JSON-serialisable."""
+        critic = self.lifted.critic
         return {
             "calibrated": self._calibrated,
             "scale": [self._gain, self._bias, *self._range],
@@ -176,6 +177,7 @@ class CompositeReward:
                 for name, (_, term) in self.terms.items()
                 if isinstance(term, Stateful)
             },
+            "critic": critic.state_dict() if isinstance(critic, Stateful) else None,
             "causes": [dict(self._causes), dict(self.lifted.causes)],
         }
 
@@ -196,6 +198,8 @@ class CompositeReward:
         self.control.load_state_dict(state["control"])
         for name, term in stateful.items():
             term.load_state_dict(state["terms"][name])
+        if isinstance(self.lifted.critic, Stateful) and state.get("critic") is not None:
+            self.lifted.critic.load_state_dict(state["critic"])
         for counter, counts in zip(
             (self._causes, self.lifted.causes), state["causes"], strict=True
         ):
@@ -242,10 +246,7 @@ class CompositeReward:
                 summary[f"reward/{name}"] = math.fsum(known) / len(known)
         for cause, count in (self._causes + self.lifted.causes).items():
             summary[f"critic/cause/{cause}"] = float(count)
-        counts = getattr(self.lifted.critic, "counts", None)
-        if counts is not None and callable(getattr(counts, "metrics", None)):
-            summary |= counts.metrics()
-        return summary | self.control.metrics
+        return summary | critic_metrics(self.lifted.critic) | self.control.metrics
 
 
 def weighted_sum(terms: Mapping[str, float | None], weights: Mapping[str, float]) -> float | None:

@@ -111,10 +111,10 @@ class Overlap:
 
         score = -max(0, recall - usual) / (1 - usual)
 
-    The labels reward recall up to about .7 and nothing beyond: start lines at 0.7 rate 1.7, 2.0, 2.2
-    and 2.5 by recall below .3, .5, .7 and .85, greedy ones 2.6, 2.6, 2.6, 2.7, 2.5 and 2.6 from .3 to 1.
-    A critic's slope, and a control that is linear in recall, go on; the policy would follow them
-    into repeating the prompt (docs/log.md).
+    The labels reward recall up to about .7 and nothing beyond: the start's lines at 0.7 rate 1.7,
+    2.0, 2.2 and 2.5 by recall below .3, .5, .7 and .85, its greedy ones 2.6 throughout. A critic's
+    slope, and a control that is linear in recall, go on, and a policy would follow them into
+    repeating the prompt (docs/log.md).
     """
 
     usual: float

@@ -110,7 +110,7 @@ def test_help_shows_every_option_without_torch():
 
 def test_version_and_lists(main):
     assert re.fullmatch(r"punchline \S.*\n", main("--version")[1])
-    assert main("--list", "algos")[1].split() == ["ppo", "sft"]
+    assert main("--list", "algos")[1].split() == ["ppo", "online-dpo", "sft"]
     assert "smollm2-135m" in main("--list", "students")[1]
     critics = main("--list", "critics")[1].splitlines()
     assert {"embedded", "embedded-select", "fake:honest"} <= set(critics)
@@ -120,7 +120,7 @@ def test_version_and_lists(main):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--algo", "dqn"], "--algo is 'dqn', allowed are ppo, sft"),
+        (["--algo", "dqn"], "--algo is 'dqn', allowed are ppo, online-dpo, sft"),
         (["--updates", "0"], "--updates is 0, must be >= 1"),
         (["--updates", "many"], "--updates"),
         (["--updates"], "--updates"),

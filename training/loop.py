@@ -14,7 +14,7 @@ from evaluation.select import Evaluation, best_evaluation, should_stop
 from rewards.types import Rater, Reward
 from training.checkpoint import Checkpoint, prune, save_checkpoint
 from training.run_log import RunLog
-from training.selection import Look, broken_bounds, look, text_metrics
+from training.selection import Look, broken_bounds, look, rate_jokes, text_metrics
 
 CHECKPOINTS = "checkpoints"
 SHOWN = 10
@@ -23,6 +23,7 @@ RECENT = 5
 """Updates over which the share of unscored jokes is reckoned."""
 
 ALARM_GATED = 0.30
+UNSCORED = "critic/unscored_rate"
 
 
 class Agent(Protocol):
@@ -96,6 +97,8 @@ class Loop:
     stop_rule: bool
     forget: Callable[[], None]
     """Drops everything that is kept only for speed, so that a resumed run repeats every bit."""
+    spend: Callable[[], Mapping[str, float]] = dict
+    """What outside critics have cost so far, as metrics."""
     history: list[Evaluation] = field(default_factory=list)
     first: dict[str, Any] = field(default_factory=dict)
     """The first look: texts, and the figures of start-tuned that later looks are bounded by."""
@@ -121,7 +124,7 @@ class Loop:
                 self.forget()
                 rollout = self.agent.collect(self.env)
                 metrics = self.agent.update(rollout)
-                metrics |= getattr(self.reward, "metrics", {})
+                metrics |= {**getattr(self.reward, "metrics", {}), **self.spend()}
                 self._remember(metrics)
                 step = self.agent.step
                 looked = step % self.eval_every == 0 or step == self.updates
@@ -130,14 +133,19 @@ class Loop:
                     metrics |= self._evaluate()
                 self.log.scalars(step, metrics)
                 self._show(began, metrics)
-                failing = self._unscored() > self.max_unscored
+                share, over = self._unscored(), len(self.recent)
+                failing = share > self.max_unscored
+                if failing:  # once it is resumed, the run is given as many updates again
+                    self.recent = [
+                        {k: v for k, v in m.items() if k != UNSCORED} for m in self.recent
+                    ]
                 # every step that was looked at may turn out to be the best one
                 if step % self.checkpoint_every == 0 or looked or failing or interrupted:
                     self.save()
                 if failing:
                     raise TooManyUnscored(
-                        f"{self._unscored():.1%} of the jokes of the last {len(self.recent)} "
-                        f"updates have no verdict, more than --max-unscored "
+                        f"{share:.1%} of the jokes of the last {over} updates have no verdict, "
+                        f"more than --max-unscored "
                         f"{self.max_unscored:.1%} allows"
                     )
                 if interrupted:
@@ -157,6 +165,7 @@ class Loop:
             metrics["select/amusing"] = sum(r.amusing for r in known) / len(known)
             metrics["select/fact_kept"] = sum(r.fact for r in known) / len(known)
             metrics["select/out_of_domain_share"] = sum(r.out_of_domain for r in known) / len(known)
+        metrics |= self._winners_curse()
         since = [m["reward/mean"] for m in self.recent[-self.eval_every :]]
         finite = [x for x in since if x is not None and math.isfinite(x)]
         self.history.append(
@@ -189,6 +198,26 @@ class Loop:
             self.log.progress.say(f"stop: {reason}")
         return metrics
 
+    def _winners_curse(self) -> dict[str, float]:
+        """Margins of the last pairs by the training critic, which chose them, and by another."""
+        pairs = getattr(self.agent, "last_pairs", [])
+        if not pairs:
+            return {}
+        prompts = [p for p, *_ in pairs]
+        jokes = [[chosen, rejected] for _, chosen, rejected, _ in pairs]
+        rated = rate_jokes(self.selector.critic, prompts, jokes)
+        both = [
+            (margin, chosen.score - rejected.score)
+            for (*_, margin), (chosen, rejected) in zip(pairs, rated, strict=True)
+            if chosen is not None and rejected is not None and math.isfinite(margin)
+        ]
+        if not both:
+            return {}
+        return {
+            "pairs/margin_train": sum(m for m, _ in both) / len(both),
+            "pairs/margin_select": sum(m for _, m in both) / len(both),
+        }
+
     def _show(self, began: int, metrics: Mapping[str, float]) -> None:
         rating = metrics.get("select/rating", self.history_mean())
         parts = {
@@ -208,12 +237,12 @@ class Loop:
         return sum(known) / len(known) if known else math.nan
 
     def _remember(self, metrics: Mapping[str, float]) -> None:
-        kept = ("reward/mean", "critic/unscored_rate", "gate/share")
+        kept = ("reward/mean", UNSCORED, "gate/share")
         self.recent.append({k: metrics[k] for k in kept if k in metrics})
         del self.recent[: -max(RECENT, self.eval_every)]
 
     def _unscored(self) -> float:
-        rates = [m.get("critic/unscored_rate", 0.0) for m in self.recent[-RECENT:]]
+        rates = [m[UNSCORED] for m in self.recent[-RECENT:] if UNSCORED in m]
         return sum(rates) / len(rates) if rates else 0.0
 
     # ---- state

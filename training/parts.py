@@ -3,9 +3,9 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
-from agents.configs import PPOConfig, RunConfig
+from agents.configs import RunConfig
 from agents.student import START, Student
 from envs.prompts import (
     Prompt,
@@ -19,9 +19,11 @@ from envs.vector import HumorVectorEnv
 from rewards.build import CONTROL_CRITIC, build_critic, build_reward, parse_critic_args, parse_terms
 from rewards.control import ControlConfig, LabelledJoke
 from rewards.embedded import KINDS, backbone_of, check_roles, layers_of, manifest_of
+from rewards.ledger import Budget, Ledger
 from rewards.protocols import Critic, Scorer
 from rewards.reward import CompositeReward
 from rewards.types import Rater, Rating
+from training.anchors import StartAnchors
 
 DATA = Path(__file__).resolve().parent.parent / "data"
 CALIBRATION_JOKES = 128
@@ -32,6 +34,40 @@ PRICED = {"novelty", "brevity", "overlap"}
 """Terms that measure a line by the start student's."""
 START_SOURCE = "student2-t0.7"
 """The shipped start student's lines at training temperature in data/judgments.jsonl."""
+
+
+class GroupConfig(Protocol):
+    """What the parts and the loop ask of an algorithm's options."""
+
+    @property
+    def updates(self) -> int:
+        """Updates of the student."""
+        ...
+
+    @property
+    def prompts_per_update(self) -> int:
+        """Prompts an update."""
+        ...
+
+    @property
+    def group_size(self) -> int:
+        """Jokes a prompt."""
+        ...
+
+    @property
+    def jokes_per_update(self) -> int:
+        """Judged jokes an update."""
+        ...
+
+    @property
+    def temperature(self) -> float:
+        """Of sampling."""
+        ...
+
+    @property
+    def max_tokens(self) -> int:
+        """Limit of a joke."""
+        ...
 
 
 class PromptSets(NamedTuple):
@@ -88,40 +124,86 @@ def check_critics(run: RunConfig) -> None:
         raise ValueError(f"--report-critic {run.report_critic} also selects; it must see no run")
 
 
-def make_critics(run: RunConfig, student: Student) -> Critics:
+def ledger_file(run: RunConfig, folder: Path) -> Path:
+    """Where calls to outside critics are kept: one file for all runs of a folder."""
+    return Path(run.ledger) if run.ledger else folder.parent / "ledger.sqlite"
+
+
+def make_ledger(run: RunConfig, folder: Path) -> Ledger | None:
+    """The run's ledger; None where every critic is one of ours and runs here.
+
+    Raises:
+        ValueError: a replay without anything recorded.
+    """
+    if all(is_ours(s) for s in (run.critic, run.select_critic, run.report_critic)):
+        if run.replay:
+            raise ValueError(f"--replay {run.replay}: no critic of this run is recorded")
+        return None
+    file = ledger_file(run, folder)
+    if not run.replay:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    budget = Budget(run.budget_requests, run.budget_tokens, run.budget_money)
+    return Ledger(file, run=run.replay or folder.name, budget=budget, replay=bool(run.replay))
+
+
+def is_ours(spec: str) -> bool:
+    """Whether a critic ships with Punchline and runs in this process: nothing of it is recorded."""
+    return spec in KINDS or spec == CONTROL_CRITIC or spec.startswith("fake:")
+
+
+def make_critics(run: RunConfig, student: Student, ledger: Ledger | None = None) -> Critics:
     """Build the three critics on the student's own frozen weights.
 
     Raises:
         ValueError: unknown specs, other weights, or a select or report critic that cannot score.
     """
     args = parse_critic_args(run.critic_arg)
-    train = make_critic(run.critic, student, option="--critic", args=args)
-    return Critics(
-        train,
-        as_rater(make_critic(run.select_critic, student, option="--select-critic")),
-        as_rater(make_critic(run.report_critic, student, option="--report-critic")),
-    )
+    train = make_critic(run.critic, student, option="--critic", args=args, ledger=ledger)
+    select = make_critic(run.select_critic, student, option="--select-critic", ledger=ledger)
+    report = make_critic(run.report_critic, student, option="--report-critic", ledger=ledger)
+    return Critics(train, as_rater(select), as_rater(report))
 
 
 def make_critic(
-    spec: str, student: Student, *, option: str, args: Mapping[str, str] | None = None
+    spec: str,
+    student: Student,
+    *,
+    option: str,
+    args: Mapping[str, str] | None = None,
+    ledger: Ledger | None = None,
 ) -> Critic:
-    """One critic; embedded kinds read with the student's frozen models."""
-    context: dict[str, Any] = {}
+    """One critic; embedded kinds read with the student's frozen models, outside ones are recorded.
+
+    Raises:
+        ValueError: as `build_critic`; or a server that is not what was asked for.
+    """
+    context: dict[str, Any] = {"embedded": lambda kind: _embedded_context(kind, student)}
+    if spec.startswith(("local:", "file:")):  # its base is the student's own where they are equal
+        bare = student.base_reader(layers=()).model
+        context["base"] = student.base._replace(model=bare)
+    if ledger is not None:
+        context["ledger"] = ledger
     if spec == CONTROL_CRITIC:
-        context = {"reader": student.start_reader(), "format": student.format}
-    if spec in KINDS:
-        layers = layers_of(spec)
-        on_start = backbone_of(spec) == "start"
-        context = {
-            "reader": student.start_reader(layers=layers)
-            if on_start
-            else student.base_reader(layers=layers),
-            "format": student.format,
-            "start_sha256": student.start_sha256,
-            "base_sha256": student.base.sha256,
-        }
-    return build_critic(spec, args, option=option, **context)
+        context |= {"reader": student.start_reader(), "format": student.format}
+    critic = build_critic(spec, args, option=option, **context)
+    probe = getattr(critic, "probe", None)
+    if callable(probe) and not (ledger is not None and ledger.replay):
+        probe()  # what the server gives, and whether it is the model asked for
+    return critic
+
+
+def _embedded_context(kind: str, student: Student) -> dict[str, Any]:
+    """What an embedded critic reads with: the student's own frozen models."""
+    layers = layers_of(kind)
+    on_start = backbone_of(kind) == "start"
+    return {
+        "reader": student.start_reader(layers=layers)
+        if on_start
+        else student.base_reader(layers=layers),
+        "format": student.format,
+        "start_sha256": student.start_sha256,
+        "base_sha256": student.base.sha256,
+    }
 
 
 class ScoresOnly:
@@ -153,10 +235,15 @@ def as_rater(critic: Critic) -> Rater:
 
 
 def make_reward(
-    run: RunConfig, ppo: PPOConfig, critics: Critics, student: Student
+    run: RunConfig, config: GroupConfig, critics: Critics, student: Student
 ) -> CompositeReward:
     """The training reward: gates, critic, control, terms."""
     weights = parse_terms(run.reward)
+    anchors = None
+    if not isinstance(critics.train, Scorer):
+        anchors = StartAnchors(
+            student, temperature=config.temperature, max_tokens=config.max_tokens
+        )
     control = None if run.control == "none" else ControlConfig(mode=run.control)
     return build_reward(
         critics.train,
@@ -165,18 +252,19 @@ def make_reward(
         calibration=labelled_jokes(CALIBRATION_JOKES),
         teacher_jokes=[joke for _, joke in teacher_jokes("train")],
         start_lines=start_lines(student) if PRICED & set(weights) else (),
-        group_size=ppo.group_size,
+        anchors=anchors,
+        group_size=config.group_size,
         clip=run.score_clip,
     )
 
 
-def make_env(run: RunConfig, ppo: PPOConfig, sets: PromptSets, reward: Any) -> HumorVectorEnv:
+def make_env(run: RunConfig, config: GroupConfig, sets: PromptSets, reward: Any) -> HumorVectorEnv:
     """K jokes for each of the update's prompts, one critic call a step."""
     return HumorVectorEnv(
         sets.rl,
         reward,
-        num_prompts=ppo.prompts_per_update,
-        group_size=ppo.group_size,
+        num_prompts=config.prompts_per_update,
+        group_size=config.group_size,
         seed=run.seed,
     )
 

@@ -3,25 +3,34 @@
 import json
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from agents.configs import PPOConfig, RunConfig
-from agents.ppo import PPO, Diverged
+from agents.configs import RunConfig
+from agents.online_dpo import OnlineDPO
+from agents.optim import Diverged
+from agents.ppo import PPO
 from agents.student import Student
 from envs.prompts import teacher_jokes
+from rewards.calls import CriticError
 from rewards.embedded import KINDS, manifest_of
+from rewards.ledger import BudgetReached, Ledger, NotRecorded
+from rewards.spend import spend_tables
 from training.checkpoint import ADAPTER, checkpoints, load_checkpoint
 from training.final_table import Table, build_table, save_table, write_systems
 from training.loop import CHECKPOINTS, Loop, Selector, TooManyUnscored
 from training.parts import (
     Critics,
+    GroupConfig,
     check_critics,
+    is_ours,
+    ledger_file,
     make_critics,
     make_env,
+    make_ledger,
     make_reward,
     prompt_sets,
 )
@@ -31,12 +40,16 @@ SELECT_SEED = 7_001
 TABLE_SEED = 9_001
 """Random numbers of selection and table: the same for every run, so that runs compare."""
 
+AGENTS: Mapping[str, Callable[..., Any]] = {"ppo": PPO, "online-dpo": OnlineDPO}
+"""Algorithms that learn from their own jokes; their options are named alike, with underscores."""
+
 EXIT_STOPPED = 3
 DEPENDENT = 0.6
 """Correlation of two critics' errors above which the table says so."""
 
 
-def run_ppo(
+def run_online(
+    algo: str,
     options: Any,
     folder: Path,
     write_config: Callable[[], None],
@@ -44,10 +57,11 @@ def run_ppo(
     resume: bool,
     talk: int,
 ) -> int:
-    """Train by PPO and print the final table; returns the exit status.
+    """Train by an algorithm that judges its own jokes, print the table; returns the exit status.
 
     Args:
-        options: has `run` (RunConfig) and `ppo` (PPOConfig).
+        algo: one of AGENTS.
+        options: has `run` (RunConfig) and the algorithm's own.
         folder: of the run; made when everything is known to be right.
         write_config: writes the resolved options into it.
         resume: continue from the newest checkpoint.
@@ -58,22 +72,31 @@ def run_ppo(
         KeyboardInterrupt: Ctrl-C; the run is saved.
     """
     run: RunConfig = options.run
-    ppo: PPOConfig = options.ppo
+    config: GroupConfig = getattr(options, algo.replace("-", "_"))
     began = time.monotonic()
-    torch.set_num_threads(torch.get_num_threads() if not run.threads else run.threads)
+    _fix_threads(run)
     sets = prompt_sets(run)
     check_critics(run)
     done = checkpoints(folder / CHECKPOINTS) if resume else []
     saved = load_checkpoint(done[-1]) if done else None  # None: killed before the first
     student = Student.load(run.student, device=run.device)
-    critics = make_critics(run, student)
-    reward = make_reward(run, ppo, critics, student)
-    env = make_env(run, ppo, sets, reward)
+    were_there = [p for p in (ledger_file(run, folder), folder.parent) if p.exists()]
+    ledger = make_ledger(run, folder)
+    try:
+        critics = make_critics(run, student, ledger)
+    except ValueError:
+        _unmake(ledger, were_there)  # bad input leaves nothing behind
+        raise
+    except CriticError as error:
+        print(f"train.py: {error}; nothing was asked")
+        return EXIT_STOPPED
+    reward = make_reward(run, config, critics, student)
+    env = make_env(run, config, sets, reward)
     env.reset(seed=run.seed)
-    agent = PPO(ppo, student, seed=run.seed)
+    agent = AGENTS[algo](config, student, seed=run.seed)
     select_texts = [p.text for p in sets.select]
     selector = Selector(
-        critics.select, select_texts, run.select_jokes, ppo.temperature, ppo.max_tokens,
+        critics.select, select_texts, run.select_jokes, config.temperature, config.max_tokens,
         SELECT_SEED,
     )  # fmt: skip
     if not resume:
@@ -88,34 +111,46 @@ def run_ppo(
             reward=reward,
             selector=selector,
             log=log,
-            updates=ppo.updates,
-            jokes_per_update=ppo.jokes_per_update,
+            updates=config.updates,
+            jokes_per_update=config.jokes_per_update,
             eval_every=run.eval_every,
             checkpoint_every=run.checkpoint_every,
             max_unscored=run.max_unscored,
             stop_rule=run.stop_rule and run.critic in KINDS,
             forget=lambda: _forget(student, reward),
+            spend=dict if ledger is None else ledger.metrics,
         )
         if saved is not None:
             loop.restore(saved)
         try:
             loop.run()
-        except TooManyUnscored as error:
+            log.progress.say(
+                f"trained {agent.step} updates in {_minutes(began)}; writing the table"
+            )
+            finish(run, config, sets, student, critics, loop, began)
+        except (TooManyUnscored, CriticError) as error:
             print(f"train.py: {error}; saved, continue with --resume {folder}")
+            return EXIT_STOPPED
+        except (BudgetReached, NotRecorded) as error:
+            larger = " and a larger --budget-..." if isinstance(error, BudgetReached) else ""
+            print(f"train.py: {error}; saved, continue with --resume {folder}{larger}")
+            if ledger is not None:
+                print(spend_tables(ledger.path, ledger.run))
             return EXIT_STOPPED
         except Diverged as error:
             batch = folder / "diverged.json"
             batch.write_text(json.dumps(_batch(error.rollout), indent=1))
             print(f"train.py: {error}; the batch is in {batch}")
             return EXIT_STOPPED
-        log.progress.say(f"trained {agent.step} updates in {_minutes(began)}; writing the table")
-        finish(run, ppo, sets, student, critics, loop, began)
+        finally:
+            if ledger is not None:
+                ledger.close()
     return 0
 
 
 def finish(
     run: RunConfig,
-    ppo: PPOConfig,
+    config: GroupConfig,
     sets: Any,
     student: Student,
     critics: Critics,
@@ -139,7 +174,7 @@ def finish(
         report_name=run.report_critic,
         tie=float(manifest.get("tie_threshold") or 0.0),
         jokes=run.table_jokes,
-        max_tokens=ppo.max_tokens,
+        max_tokens=config.max_tokens,
         seed=TABLE_SEED,
         training_jokes=[j for _, j in teacher_jokes("train")],
         warnings=_warnings(run, manifest),
@@ -151,7 +186,7 @@ def finish(
         "best_step": loop.best_step,
         "last_step": loop.agent.step,
         "stopped": loop.stopped,
-        "judged_jokes": loop.agent.step * ppo.jokes_per_update,
+        "judged_jokes": loop.agent.step * config.jokes_per_update,
         "seconds": round(time.monotonic() - began, 1),
     }
     print(save_table(loop.folder, table, written, systems, ladder, extra))
@@ -159,22 +194,22 @@ def finish(
     print(f'try it: python joke.py {loop.folder} "I lost my keys again."')
 
 
-def dry_run(algo: str, options: Any) -> str:
-    """What a run would cost, reckoned without loading weights."""
+def dry_run(algo: str, options: Any, folder: Path) -> str:
+    """What a run in `folder` would cost, reckoned without loading weights."""
     run: RunConfig = options.run
     sets = prompt_sets(run)
-    if algo != "ppo":
+    if algo not in AGENTS:
         return f"{algo} judges no jokes and asks no critic"
     check_critics(run)
-    ppo: PPOConfig = options.ppo
-    looks = math.ceil(ppo.updates / run.eval_every) + 1
-    judged = ppo.updates * ppo.jokes_per_update
+    config: GroupConfig = getattr(options, algo.replace("-", "_"))
+    looks = math.ceil(config.updates / run.eval_every) + 1
+    judged = config.updates * config.jokes_per_update
     selecting = (looks * (run.select_jokes + 1) + 1) * len(sets.select)  # + tuned decoding
     tabled = len(sets.report) * (3 * run.table_jokes + 3)
     tokens = (judged + selecting + tabled) * TOKENS_A_JOKE
-    local = run.critic in KINDS or run.critic.startswith("fake:")
+    local = is_ours(run.critic)
     lines = [
-        f"updates            {ppo.updates} of {ppo.jokes_per_update} jokes",
+        f"updates            {config.updates} of {config.jokes_per_update} jokes",
         f"judged jokes       {judged} in training, {selecting} in {looks} looks, "
         f"{tabled} in the table",
         f"requests           {0 if local else judged} to {run.critic}",
@@ -182,6 +217,18 @@ def dry_run(algo: str, options: Any) -> str:
         f"money              {'0 (the critic runs here)' if local else 'as the critic charges'}",
         f"minutes            about {_estimate(judged, selecting + tabled):.0f} on two slow cores",
     ]
+    if not local:
+        limits = {
+            "requests": run.budget_requests,
+            "tokens": run.budget_tokens,
+            "money": run.budget_money,
+        }
+        told = ", ".join(f"{x:,.12g} {name}" for name, x in limits.items() if x is not None)
+        replay = " (replay, nothing is asked)" if run.replay else ""
+        lines += [
+            f"budget             {told or 'none set'}",
+            f"ledger             {ledger_file(run, folder)}{replay}",
+        ]
     return "\n".join(lines)
 
 
@@ -193,6 +240,23 @@ SECONDS_TRAINED, SECONDS_LOOKED = 0.45, 0.15
 
 def _estimate(trained: int, looked: int) -> float:
     return (trained * SECONDS_TRAINED + looked * SECONDS_LOOKED) / 60
+
+
+def _unmake(ledger: Ledger | None, keep: Sequence[Path]) -> None:
+    """Remove a ledger that was made for nothing, and its folder if it is empty."""
+    if ledger is None:
+        return
+    ledger.close()
+    if ledger.path not in keep:
+        for suffix in ("", "-wal", "-shm"):
+            ledger.path.with_name(ledger.path.name + suffix).unlink(missing_ok=True)
+    if ledger.path.parent not in keep and not any(ledger.path.parent.iterdir()):
+        ledger.path.parent.rmdir()
+
+
+def _fix_threads(run: RunConfig) -> None:
+    if run.threads:
+        torch.set_num_threads(run.threads)
 
 
 def _forget(student: Student, reward: Any) -> None:
@@ -251,9 +315,7 @@ def run_sft(
     if resume:
         raise ValueError("--resume: imitation takes minutes and is not resumed; start it again")
     name = "smollm2-135m" if options.run.student == "start" else options.run.student
-    torch.set_num_threads(
-        torch.get_num_threads() if not options.run.threads else options.run.threads
-    )
+    _fix_threads(options.run)
     pairs = [(p.text, joke) for p, joke in teacher_jokes("train")]
     if options.sft.simple:
         pairs += [(p.text, joke) for p, joke in teacher_jokes("train", simple=True)]

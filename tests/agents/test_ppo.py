@@ -6,7 +6,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from agents.configs import PPOConfig
-from agents.ppo import PPO, Diverged
+from agents.optim import Diverged
+from agents.ppo import PPO
 from rewards.types import Unfinished
 
 SMALL = {
