@@ -1,0 +1,374 @@
+"""What a comparison of methods measured, and the rows and contrasts that follow from it.
+
+A method that failed is a row that says so. Pure functions; `compare_report` lays their results out.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from evaluation.contrasts import (
+    BestOfN,
+    Contrast,
+    NEquivalent,
+    Side,
+    contrast,
+    holm_adjusted,
+    n_equivalent,
+    over_seeds,
+)
+from evaluation.intervals import Interval, mean_interval, mean_over_seeds
+from evaluation.ladder import BASELINE, COPY, LENGTH_RATIO
+from evaluation.win_rate import LOST, Scores
+
+START, BEST_OF_4 = "start", "best-of-4"
+RIVALS = (START, BASELINE, BEST_OF_4)
+"""References that every method is held against."""
+COPY_RATING, COPY_AMUSING = 2.0, 0.0
+"""A plain copy, by the definition of the scale."""
+SEED = 5_001
+"""Of all resamples: the same prompts for every figure, so that their ends compare."""
+
+
+Column = Sequence[float | None]
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """One system on the prompts of a split, one value a prompt in their order."""
+
+    prompts: tuple[str, ...]
+    ratings: Column
+    amusing: Column
+    fact: Column
+    words: Column
+    recall: Column
+    scores: Scores
+    """Of each joke; where a results file has none, each prompt's mean rating."""
+    decoding: str = ""
+    reason: str = ""
+    """Why the critic may not rate these lines."""
+
+    @property
+    def side(self) -> Side:
+        """As one side of a contrast, with a single seed."""
+        return Side([self.scores], [self.ratings])
+
+
+def read_system(record: Mapping[str, Any], where: str) -> Evaluated:
+    """A system of `evaluate.py`'s results.json.
+
+    Raises:
+        ValueError: a missing field, or lists of other lengths than the prompts.
+    """
+    name = record.get("name", "?")
+    lists: dict[str, list[Any]] = {}
+    for key in ("prompts", "rating", "amusing", "fact", "words", "recall"):
+        if not isinstance(record.get(key), list):
+            raise ValueError(f"{where}: system {name!r} has no list {key!r}")
+        lists[key] = record[key]
+    scores = record.get("scores") or [[r] for r in lists["rating"]]
+    lost = record.get("lost") or [[False] * len(row) for row in scores]
+    for key, values in {**lists, "scores": scores, "lost": lost}.items():
+        if len(values) != len(lists["prompts"]):
+            raise ValueError(
+                f"{where}: system {name!r} has {len(values)} values of {key!r} for "
+                f"{len(lists['prompts'])} prompts"
+            )
+    if record.get("scores"):  # an empty or unfinished joke loses; see `win_rate.LOST`
+        scores = [
+            [LOST if gone else x for x, gone in zip(*row, strict=True)]
+            for row in zip(scores, lost, strict=True)
+        ]
+    return Evaluated(
+        tuple(lists["prompts"]),
+        lists["rating"],
+        lists["amusing"],
+        lists["fact"],
+        lists["words"],
+        lists["recall"],
+        scores,
+        str(record.get("decoding", "")),
+        str(record.get("reason", "")),
+    )
+
+
+class Look(NamedTuple):
+    """What the select critic said at one step."""
+
+    step: int
+    judged: int  # jokes in training so far
+    rating: float | None
+
+
+@dataclass(frozen=True)
+class SeedRun:
+    """One run of a method."""
+
+    name: str
+    seed: int
+    state: str
+    """done, or what it is instead: planned, stopped, failed, not evaluated."""
+    reason: str = ""
+    judged: int | None = None
+    """Jokes judged in training."""
+    selecting: int | None = None
+    """Jokes judged by the select critic, the same for all methods."""
+    seconds: float | None = None
+    """Of training with its looks; None where a sitting was cut off."""
+    best_step: int | None = None
+    looks: tuple[Look, ...] = ()
+    systems: Mapping[str, Evaluated] = field(default_factory=dict)
+    """By split."""
+    with_best_of_4: Evaluated | None = None
+    """Four of its own lines, the training critic picks; first split."""
+
+
+@dataclass(frozen=True)
+class MethodRuns:
+    """A method with its seeds; none where nothing is trained."""
+
+    name: str
+    note: str
+    runs: tuple[SeedRun, ...]
+
+    def evaluated(self, split: str) -> list[Evaluated]:
+        """The seeds that have figures on a split."""
+        return [r.systems[split] for r in self.runs if split in r.systems]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Everything that was measured."""
+
+    study: str
+    question: str
+    primary: tuple[str, str]
+    splits: tuple[str, ...]
+    methods: tuple[MethodRuns, ...]
+    references: Mapping[str, Mapping[str, Evaluated]]
+    """By split, then by name."""
+    critic: str
+    tie: float
+    budget: int
+    curve: BestOfN | None = None
+    with_best_of: tuple[str, ...] = ()
+    """Methods that are planned to be shown with best-of-4 on top."""
+    trials: Mapping[str, Any] = field(default_factory=dict)
+    """Tuned options by method; empty: the committed ones."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a table of results; None where there is no figure."""
+
+    system: str
+    seeds: str
+    judged: str
+    rating: Interval | None
+    by_seed: tuple[float | None, ...]
+    wins: Mapping[str, Interval | None]
+    amusing: Interval | None
+    fact: Interval | None
+    words: float | None
+    recall: float | None
+    n: NEquivalent | None
+    marks: tuple[str, ...]
+    note: str
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What a comparison says."""
+
+    rows: Mapping[str, tuple[Row, ...]]  # by split
+    primary: Contrast | None
+    secondary: tuple[Contrast, ...]
+
+
+def figures(c: Comparison) -> Figures:
+    """Rows and contrasts.
+
+    Raises:
+        ValueError: a split without start-tuned, or systems with other prompts or in another order.
+    """
+    for split in c.splits:
+        _check_prompts(c, split)
+    first = c.splits[0]
+    primary = _between(c, *c.primary, first) if c.primary[0] else None
+    secondary = holm_adjusted([_between(c, a, b, first) for a, b in _secondary(c)])
+    rows = {split: tuple(_rows(c, split)) for split in c.splits}
+    return Figures(rows, primary, tuple(secondary))
+
+
+def _check_prompts(c: Comparison, split: str) -> None:
+    references = c.references.get(split, {})
+    if not any(split in r.systems for m in c.methods for r in m.runs):
+        return  # nothing to hold against anything: the rows say why
+    if BASELINE not in references:
+        raise ValueError(f"split {split} has no {BASELINE}, the reference that all are held to")
+    wanted = references[BASELINE].prompts
+    named = dict(references)
+    named |= {r.name: r.systems[split] for m in c.methods for r in m.runs if split in r.systems}
+    for name, system in named.items():
+        if system.prompts != wanted:
+            raise ValueError(
+                f"{name} was evaluated on {len(system.prompts)} prompts of {split}, not on the "
+                f"{len(wanted)} of {BASELINE} in their order: they must not meet in one table"
+            )
+
+
+def _secondary(c: Comparison) -> list[tuple[str, str]]:
+    """Planned contrasts of the Holm family; those that failed stay in it."""
+    trained = [m.name for m in c.methods if m.runs]
+    pairs = [(name, rival) for name in trained for rival in (BASELINE, BEST_OF_4)]
+    pairs += [(f"{name} + {BEST_OF_4}", BEST_OF_4) for name in c.with_best_of]
+    if {"dpo", "sft-more"} <= set(trained):
+        pairs.append(("dpo", "sft-more"))
+    return pairs
+
+
+def _side(c: Comparison, name: str, split: str) -> Side | None:
+    references = c.references.get(split, {})
+    if name in references:
+        return references[name].side
+    base, plus, _ = name.partition(f" + {BEST_OF_4}")
+    for method in c.methods:
+        if method.name == base:
+            systems = (
+                [r.with_best_of_4 for r in method.runs if r.with_best_of_4 is not None]
+                if plus
+                else method.evaluated(split)
+            )
+            return Side([s.scores for s in systems], [s.ratings for s in systems])
+    return None
+
+
+def _between(c: Comparison, a: str, b: str, split: str) -> Contrast:
+    name, left, right = f"{a} against {b}", _side(c, a, split), _side(c, b, split)
+    if left is None or right is None or not (left.scores and right.scores):
+        return Contrast(name, None, None, (), None, None, None)
+    return contrast(name, left, right, c.tie, np.random.default_rng(SEED))
+
+
+# ---- rows
+
+
+def _rows(c: Comparison, split: str) -> list[Row]:
+    references = c.references.get(split, {})
+    out = [_row(c, split, name, [system]) for name, system in references.items()]
+    if split == c.splits[0] and c.curve is not None:
+        out += [_curve_row(c.curve, n) for n in (16, 64) if n in c.curve.sizes]
+    for method in c.methods:
+        if method.runs:
+            out.append(_row(c, split, method.name, method.evaluated(split), method))
+        if method.name in c.with_best_of and split == c.splits[0]:
+            picked = [r.with_best_of_4 for r in method.runs if r.with_best_of_4 is not None]
+            out.append(_row(c, split, f"{method.name} + {BEST_OF_4}", picked))
+    return out
+
+
+def _row(
+    c: Comparison,
+    split: str,
+    name: str,
+    systems: Sequence[Evaluated],
+    method: MethodRuns | None = None,
+) -> Row:
+    planned = method.runs if method else ()
+    lost = [r for r in planned if split not in r.systems]
+    note = method.note if method else ""
+    if lost:
+        told = "; ".join(f"{r.name} {r.state}{': ' if r.reason else ''}{r.reason}" for r in lost)
+        note = f"{note}; {told}" if note else told
+    reasons = dict.fromkeys(s.reason for s in systems if s.reason)
+    note = "; ".join([*filter(None, [note]), *reasons])
+    rng = np.random.default_rng
+    ratings = [s.ratings for s in systems]
+    rating = mean_over_seeds(ratings, rng(SEED)) if systems else None
+    amusing = mean_over_seeds([s.amusing for s in systems], rng(SEED)) if systems else None
+    words = mean([x for s in systems for x in s.words])
+    recall = mean([x for s in systems for x in s.recall])
+    on_curve = c.curve if split == c.splits[0] and systems else None
+    judged = sorted({r.judged for r in planned if r.judged is not None})
+    return Row(
+        name,
+        f"{len(systems)} of {len(planned)}" if planned else "-",
+        ", ".join(map(str, judged)) or "-",
+        rating,
+        tuple(mean(r) for r in ratings),
+        {rival: _between(c, name, rival, split).win for rival in RIVALS},
+        amusing,
+        mean_over_seeds([s.fact for s in systems], rng(SEED)) if systems else None,
+        words,
+        recall,
+        None if on_curve is None else n_equivalent(over_seeds(ratings), on_curve, rng(SEED)),
+        tuple(_marks(c, split, rating, amusing, words, planned)) if method else (),
+        note,
+    )
+
+
+def _curve_row(curve: BestOfN, n: int) -> Row:
+    column = curve.by_prompt[:, curve.sizes.index(n)]
+    rating = mean_interval(column, np.random.default_rng(SEED))
+    return Row(f"best-of-{n}", "-", "-", rating, (), {}, None, None, None, None,
+               NEquivalent(n, n, n), (), "expected, by order statistics")  # fmt: skip
+
+
+def _marks(
+    c: Comparison,
+    split: str,
+    rating: Interval | None,
+    amusing: Interval | None,
+    words: float | None,
+    runs: Sequence[SeedRun],
+) -> list[str]:
+    """Reasons to doubt a method."""
+    references = c.references.get(split, {})
+    base = mean(references[BASELINE].words) if BASELINE in references else None
+    out = []
+    if words is not None and base and not LENGTH_RATIO[0] <= words / base <= LENGTH_RATIO[1]:
+        out.append(f"length {words / base:.2f} of {BASELINE}'s")
+    copy = references.get(COPY)
+    for name, own, theirs, usual in (
+        ("rating", rating, None if copy is None else mean(copy.ratings), COPY_RATING),
+        ("amusing share", amusing, None if copy is None else mean(copy.amusing), COPY_AMUSING),
+    ):
+        if own is not None and own.value <= (usual if theirs is None else theirs):
+            out.append(f"loses to copy on {name}")
+    unchanged = [str(r.seed) for r in runs if r.best_step == 0]
+    if unchanged:
+        out.append(f"no look was better within the bounds, seed {', '.join(unchanged)}: the start")
+    return out
+
+
+def mean(values: Sequence[float | None]) -> float | None:
+    """Of the values that are there; None without any."""
+    known = [v for v in values if v is not None]
+    return sum(known) / len(known) if known else None
+
+
+def equal_seconds(c: Comparison) -> tuple[float | None, dict[str, float | None]]:
+    """The shortest run's seconds, and each method's best select rating by then, over its start.
+
+    An update is taken to last as long as any other of its run.
+    """
+    known = [r.seconds for m in c.methods for r in m.runs if r.seconds]
+    if not known:
+        return None, {}
+    limit = min(known)
+    gains: dict[str, float | None] = {}
+    for method in c.methods:
+        rises = []
+        for run in method.runs:
+            if not run.seconds or not run.looks or run.looks[0].rating is None:
+                continue
+            last = max(look.step for look in run.looks)
+            allowed = last * limit / run.seconds
+            reached = [x.rating for x in run.looks if x.rating is not None and x.step <= allowed]
+            rises.append(max(reached) - run.looks[0].rating)
+        if method.runs:
+            gains[method.name] = mean(rises)
+    return limit, gains

@@ -1,0 +1,261 @@
+"""A comparison of methods as Markdown, as JSON and as one self-contained HTML page.
+
+Names and reasons may come from others: Markdown is escaped, HTML autoescaped.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from evaluation.audit_report import Table, number, show
+from evaluation.compare_figures import (
+    BEST_OF_4,
+    RIVALS,
+    Comparison,
+    Figures,
+    Row,
+    equal_seconds,
+    mean,
+)
+from evaluation.compare_plots import plots
+from evaluation.contrasts import BestOfN, Contrast, NEquivalent
+from evaluation.intervals import Interval
+from evaluation.render import escape_markdown, strip_controls
+
+CONDITION = "Conditional on these seeds"
+
+
+def tables(c: Comparison, found: Figures) -> list[Table]:
+    """All tables of the report, in its order."""
+    out = [_contrast_table("Primary contrast, stated beforehand", [found.primary])]
+    for split in c.splits:
+        out.append(_result_table(c, split, found.rows[split]))
+    out.append(_contrast_table("Secondary contrasts, Holm-corrected", found.secondary))
+    if c.curve is not None:
+        out.append(_curve_table(c.curve))
+    out += [_cost_table(c), _run_table(c)]
+    return [t for t in out if t.rows]
+
+
+def _curve_table(curve: BestOfN) -> Table:
+    sizes = [n for n in (1, 2, 4, 8, 16, 32, 64) if n in curve.sizes]
+    cells = (f"{curve.means[curve.sizes.index(n)]:.3f}" for n in sizes)
+    note = (
+        "Expected report rating of the line that the training critic picks among N lines of the "
+        "start student; exact, from one pool a prompt."
+    )
+    return Table("Best of N", ("N", *map(str, sizes)), (("rating", *cells),), note)
+
+
+def _run_table(c: Comparison) -> Table:
+    rows = tuple(
+        (r.name, r.state, "-" if r.best_step is None else str(r.best_step), number(r.seconds, 0),
+         r.reason)
+        for m in c.methods
+        for r in m.runs
+    )  # fmt: skip
+    return Table("Runs", ("run", "state", "best step", "seconds", "reason"), rows)
+
+
+def _contrast_table(title: str, contrasts: Sequence[Contrast | None]) -> Table:
+    rows = tuple(
+        (x.name, _percent(x.win), ", ".join(_share(v) for v in x.by_seed) or "-",
+         show(x.difference), _p(x.p), _p(x.adjusted), _share(x.detectable), x.verdict)
+        for x in contrasts if x is not None
+    )  # fmt: skip
+    heads = ("contrast", "win rate, %", "each seed, %", "rating difference", "p", "p, Holm",
+             "detectable, %", "verdict")  # fmt: skip
+    note = (
+        f"{CONDITION}. Win rate with ties half, [95 % over prompts]; p by random signs of the "
+        "prompts' win rates less 50 %; better or worse at .05; detectable: smallest true distance "
+        "from 50 % found with 80 % power."
+    )
+    return Table(title, heads, rows, note)
+
+
+def _result_table(c: Comparison, split: str, rows: Sequence[Row]) -> Table:
+    heads = ("system", "seeds", "judged jokes", "rating", "each seed",
+             *(f"win vs {r}, %" for r in RIVALS), "amusing, %", "fact, %", "words", "recall",
+             "N-equivalent", "marks", "note")  # fmt: skip
+    cells = tuple(
+        (r.system, r.seeds, r.judged, show(r.rating), ", ".join(number(v, 2) for v in r.by_seed),
+         *(_percent(r.wins.get(rival)) for rival in RIVALS), _percent(r.amusing),
+         _share(r.fact and r.fact.value), number(r.words, 1), number(r.recall, 2), _n(r.n, c.curve),
+         "; ".join(r.marks), r.note)
+        for r in rows
+    )  # fmt: skip
+    note = (
+        f"{CONDITION}. Judged by {c.critic}; ratings up to {c.tie:g} apart tie. N-equivalent: how "
+        "many lines of the start student the training critic must choose among to do as well."
+    )
+    return Table(f"Results, {split} prompts", heads, cells, note)
+
+
+def _cost_table(c: Comparison) -> Table:
+    limit, gains = equal_seconds(c)
+    rows = []
+    for method in c.methods:
+        if not method.runs:
+            rows.append((method.name, "0", "0", "-", "-", method.note))
+            continue
+        runs = method.runs
+        rows.append(
+            (method.name, _listed([r.judged for r in runs]), _listed([r.selecting for r in runs]),
+             number(mean([r.seconds for r in runs]), 0), number(gains.get(method.name), 2),
+             method.note)
+        )  # fmt: skip
+    head = "select rating gained" if limit is None else f"select rating gained in {limit:.0f} s"
+    note = (
+        f"The budget is {c.budget} judged jokes a run, cached or not. Equal seconds: the best look "
+        "by the time that the shortest run took, less the look at the start."
+    )
+    heads = ("method", "judged in training", "in selection", "seconds", head, "note")
+    return Table("Cost, and gains at equal seconds", heads, tuple(rows), note)
+
+
+def summary(c: Comparison, found: Figures) -> list[str]:
+    """The conclusions, a sentence a line."""
+    failed = [r.name for m in c.methods for r in m.runs if r.state != "done"]
+    seeds = sorted({r.seed for m in c.methods for r in m.runs})
+    lines = [
+        f"{CONDITION} ({', '.join(map(str, seeds))}), by {c.critic}, which no run has seen; "
+        f"{c.budget} judged jokes a run, same start, prompts and updates."
+    ]
+    if not c.primary[0]:
+        lines.append("No primary contrast: its two methods are not both compared.")
+    lines += findings(c, found)
+    if failed:
+        lines.append(f"Without a result: {', '.join(failed)}.")
+    return lines
+
+
+def findings(c: Comparison, found: Figures) -> list[str]:
+    """What of the papers' findings holds here, each by one contrast."""
+    said, primary = {x.name: x for x in found.secondary}, found.primary
+    asked: list[tuple[str, Contrast | None]] = []
+    if c.study == "main":
+        asked = [
+            ("Feedback beats imitation", said.get("dpo against sft-more")),
+            ("Online beats offline", primary),
+            ("RL beats best-of-4", said.get(f"ppo against {BEST_OF_4}")),
+        ]
+    elif primary is not None:
+        asked = [(c.question.capitalize(), primary)]
+    verdicts = {
+        "better": "yes, it holds here",
+        "worse": "no, the opposite holds here",
+        "open": "not decided here",
+        "no verdict": "no verdict, runs are missing",
+    }
+    return [
+        f"{what}: {verdicts[x.verdict]} ({x.name}, win rate {_percent(x.win)} %, "
+        f"p {number(x.adjusted)}{'' if x is primary else ' after Holm'})."
+        for what, x in asked
+        if x is not None
+    ]
+
+
+def markdown(c: Comparison, found: Figures) -> str:
+    """Title, conclusions and tables; ends with a newline."""
+    lines = [f"# Comparison: {escape_markdown(c.question)}", ""]
+    for line in summary(c, found):
+        lines += [escape_markdown(line), ""]
+    for table in tables(c, found):
+        lines += [f"## {escape_markdown(table.title)}", ""]
+        lines.append("| " + " | ".join(map(escape_markdown, table.heads)) + " |")
+        lines.append("|" + "---|" * len(table.heads))
+        lines += ["| " + " | ".join(map(escape_markdown, row)) + " |" for row in table.rows]
+        lines += ["", escape_markdown(table.note), ""] if table.note else [""]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def as_json(found: Figures) -> dict[str, Any]:
+    """Everything, by field name; None stays null, an infinite N is the text "beyond the pool"."""
+    plain = _plain(found)
+    if not isinstance(plain, dict):
+        raise TypeError("figures become a dict")
+    return plain
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "__dataclass_fields__"):
+        return {k: _plain(getattr(value, k)) for k in value.__dataclass_fields__}
+    if isinstance(value, tuple) and hasattr(value, "_asdict"):
+        return {k: _plain(v) for k, v in value._asdict().items()}
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return "beyond the pool"
+    return value
+
+
+def _percent(x: Interval | None) -> str:
+    if x is None:
+        return "-"
+    return f"{100 * x.value:.1f} [{100 * x.low:.0f}, {100 * x.high:.0f}]"
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f}"
+
+
+def _p(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+def _listed(values: Sequence[int | None]) -> str:
+    return ", ".join(map(str, sorted({v for v in values if v is not None}))) or "-"
+
+
+def _n(n: NEquivalent | None, curve: BestOfN | None) -> str:
+    if n is None or curve is None:
+        return "-"
+    top = max(curve.sizes)
+    told = [f"> {top}" if math.isinf(x) else f"{x:.1f}".removesuffix(".0") for x in n]
+    return told[0] if n.low == n.high else f"{told[0]} [{told[1]}, {told[2]}]"
+
+
+# ---- the page
+
+
+def html(c: Comparison, found: Figures) -> str:
+    """One page without any outside file.
+
+    Raises:
+        ImportError: jinja2 or matplotlib is not installed (extra `report`).
+    """
+    import jinja2
+    import markupsafe
+
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    return environment.from_string(_PAGE).render(
+        title=strip_controls(c.question),
+        summary=[strip_controls(line) for line in summary(c, found)],
+        plots=[(title, markupsafe.Markup(svg)) for title, svg in plots(c, found)],
+        tables=tables(c, found),
+    )
+
+
+_PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>{{ title }}</title><style>
+body { font: 15px/1.5 sans-serif; max-width: 80em; margin: 2em auto; padding: 0 1em }
+table { border-collapse: collapse; font-size: 13px; display: block; overflow: auto }
+th, td { border-bottom: 1px solid #ccc; padding: 0.2em 0.7em; text-align: left }
+svg { max-width: 100%; height: auto }
+</style></head><body>
+<h1>Comparison: {{ title }}</h1>
+{% for line in summary %}<p>{{ line }}</p>
+{% endfor %}
+{% for table in tables %}<h2>{{ table.title }}</h2>
+<table><tr>{% for head in table.heads %}<th>{{ head }}</th>{% endfor %}</tr>
+{% for row in table.rows %}<tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>
+{% endfor %}</table>
+{% if table.note %}<p>{{ table.note }}</p>{% endif %}
+{% endfor %}
+{% for title, svg in plots %}<h2>{{ title }}</h2>
+{{ svg }}
+{% endfor %}
+</body></html>
+"""

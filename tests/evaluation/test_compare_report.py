@@ -1,0 +1,222 @@
+import json
+import math
+
+import numpy as np
+import pytest
+
+from evaluation.compare_figures import (
+    Comparison,
+    Evaluated,
+    Look,
+    MethodRuns,
+    SeedRun,
+    equal_seconds,
+    figures,
+    read_system,
+)
+from evaluation.compare_report import as_json, findings, html, markdown, summary, tables
+from evaluation.contrasts import BestOfN
+from evaluation.win_rate import LOST
+
+PROMPTS = tuple(f"p{i}" for i in range(12))
+
+
+def system(rating, *, words=14.0, amusing=0.2, prompts=PROMPTS):
+    n = len(prompts)
+    ratings = [rating + 0.01 * i for i in range(n)]
+    return Evaluated(prompts, ratings, [amusing] * n, [0.8] * n, [words] * n, [0.7] * n,
+                     [[r] for r in ratings])  # fmt: skip
+
+
+def seed(name, number, rating, **known):
+    looks = (Look(0, 0, 2.0), Look(5, 320, 2.0 + rating / 10), Look(10, 640, rating))
+    settings = {"judged": 640, "selecting": 624, "seconds": 400.0, "best_step": 10}
+    settings |= {"looks": looks, "systems": {"report": system(rating)}} | known
+    return SeedRun(f"{name}-s{number}", number, "done", **settings)
+
+
+def method(name, *ratings, **known):
+    return MethodRuns(name, "", tuple(seed(name, i, r, **known) for i, r in enumerate(ratings)))
+
+
+REFERENCES = {
+    "start": system(2.0), "start-tuned": system(2.5), "best-of-4": system(2.6),
+    "copy": system(1.9, amusing=0.0),
+}  # fmt: skip
+
+
+def comparison(*methods, **known):
+    settings = {
+        "study": "main", "question": "online against offline", "primary": ("online-dpo", "dpo"),
+        "splits": ("report",), "references": {"report": REFERENCES}, "critic": "fake:honest",
+        "tie": 0.05, "budget": 640,
+    }  # fmt: skip
+    return Comparison(methods=methods, **(settings | known))
+
+
+def row(found, name):
+    return next(r for r in found.rows["report"] if r.system == name)
+
+
+def test_references_come_first_and_every_method_is_a_row():
+    c = comparison(method("dpo", 2.7), method("online-dpo", 2.9))
+    names = [r.system for r in figures(c).rows["report"]]
+    assert names == ["start", "start-tuned", "best-of-4", "copy", "dpo", "online-dpo"]
+
+
+def test_the_primary_contrast_stands_alone_and_the_others_are_one_family():
+    found = figures(comparison(method("dpo", 2.7, 2.6), method("online-dpo", 2.9, 2.8)))
+    assert found.primary.name == "online-dpo against dpo"
+    assert found.primary.adjusted == found.primary.p
+    assert found.primary.verdict == "better"
+    assert [c.name for c in found.secondary] == [
+        f"{m} against {r}" for m in ("dpo", "online-dpo") for r in ("start-tuned", "best-of-4")
+    ]
+    assert all(c.adjusted >= c.p for c in found.secondary)
+
+
+def test_a_method_that_failed_is_a_row_with_its_reason_and_stays_in_the_family():
+    lost = MethodRuns("brio", "", (SeedRun("brio-s0", 0, "failed", "no memory"),))
+    c = comparison(method("dpo", 2.7), method("online-dpo", 2.9), lost)
+    found = figures(c)
+    assert row(found, "brio").rating is None
+    assert row(found, "brio").seeds == "0 of 1"
+    assert "brio-s0 failed: no memory" in row(found, "brio").note
+    missing = [x for x in found.secondary if x.name.startswith("brio")]
+    assert [x.verdict for x in missing] == ["no verdict"] * 2
+    without = figures(comparison(*c.methods[:2]))
+    name = "dpo against start-tuned"
+    now, then = (next(x for x in f.secondary if x.name == name) for f in (found, without))
+    assert now.adjusted == pytest.approx(now.p * 6)
+    assert then.adjusted == pytest.approx(then.p * 4)
+    assert "Without a result: brio-s0." in "\n".join(summary(c, found))
+
+
+def test_nothing_evaluated_is_rows_that_say_so():
+    c = comparison(
+        MethodRuns("dpo", "", (SeedRun("dpo-s0", 0, "failed", "x"),)),
+        references={},
+        primary=("", ""),
+    )
+    text = markdown(c, figures(c))
+    assert "dpo-s0" in text
+    assert "No primary contrast" in text
+
+
+def test_shortcuts_are_marked():
+    long = seed("ppo", 0, 2.9, systems={"report": system(2.9, words=14 * 1.3)})
+    poor = seed("sd", 0, 1.0, systems={"report": system(1.0, amusing=0.0)}, best_step=0)
+    found = figures(comparison(MethodRuns("ppo", "", (long,)), MethodRuns("sd", "", (poor,))))
+    assert row(found, "ppo").marks == ("length 1.30 of start-tuned's",)
+    marks = row(found, "sd").marks
+    assert marks[:2] == ("loses to copy on rating", "loses to copy on amusing share")
+    assert "seed 0: the start" in marks[2]
+    assert row(found, "start").marks == ()
+
+
+def test_a_method_stands_on_the_curve_where_its_rating_does():
+    means = np.array([2.0, 2.5, 2.7, 2.9]) + 0.055  # what `system` adds on average
+    curve = BestOfN((1, 2, 3, 4), np.tile(means, (12, 1)))
+    found = figures(comparison(method("dpo", 2.5), method("ppo", 5.0), curve=curve))
+    assert row(found, "dpo").n.value == pytest.approx(2)
+    assert math.isinf(row(found, "ppo").n.value)
+    assert "> 4" in markdown(comparison(method("ppo", 5.0), curve=curve), found)
+    assert as_json(found)["rows"]["report"][-1]["n"]["value"] == "beyond the pool"
+
+
+def test_best_of_4_on_top_is_a_row_and_a_contrast():
+    one = seed("ppo", 0, 2.7, with_best_of_4=system(3.0))
+    c = comparison(MethodRuns("ppo", "", (one,)), with_best_of=("ppo",))
+    found = figures(c)
+    assert row(found, "ppo + best-of-4").rating.value == pytest.approx(3.055)
+    named = {x.name: x.verdict for x in found.secondary}
+    assert named["ppo + best-of-4 against best-of-4"] == "better"
+
+
+def test_equal_seconds_take_what_the_shortest_run_had_time_for():
+    slow = method("ppo", 3.0, seconds=800.0)
+    limit, gains = equal_seconds(comparison(method("dpo", 3.0), slow))
+    assert limit == 400
+    assert gains == {"dpo": pytest.approx(1.0), "ppo": pytest.approx(0.3)}
+    unknown = method("sd", 3.0, seconds=None)
+    assert equal_seconds(comparison(unknown)) == (None, {})
+
+
+def test_findings_follow_the_contrasts():
+    c = comparison(method("sft-more", 2.5), method("dpo", 2.7), method("online-dpo", 2.3))
+    said = findings(c, figures(c))
+    assert said[0].startswith("Feedback beats imitation: yes, it holds here")
+    assert said[1].startswith("Online beats offline: no, the opposite holds here")
+    assert len(said) == 2
+
+
+def test_every_split_has_its_table_and_every_page_its_condition():
+    both = {"report": system(2.7), "headline": system(2.1)}
+    c = comparison(
+        method("dpo", 2.7, systems=both), method("online-dpo", 2.9, systems=both),
+        splits=("report", "headline"), references={"report": REFERENCES, "headline": REFERENCES},
+    )  # fmt: skip
+    found = figures(c)
+    titles = [t.title for t in tables(c, found)]
+    assert titles[:3] == [
+        "Primary contrast, stated beforehand", "Results, report prompts",
+        "Results, headline prompts",
+    ]  # fmt: skip
+    assert "Conditional on these seeds (0)" in markdown(c, found)
+    json.dumps(as_json(found), allow_nan=False)
+
+
+def test_systems_with_other_prompts_do_not_meet():
+    other = seed("dpo", 0, 2.7, systems={"report": system(2.7, prompts=PROMPTS[::-1])})
+    with pytest.raises(ValueError, match="dpo-s0 was evaluated on 12 prompts of report"):
+        figures(comparison(MethodRuns("dpo", "", (other,))))
+    with pytest.raises(ValueError, match="split report has no start-tuned"):
+        figures(comparison(method("dpo", 2.7), references={"report": {"start": system(2.0)}}))
+
+
+def test_the_page_stands_alone_and_escapes_what_others_wrote():
+    pytest.importorskip("jinja2")
+    evil = "<script>alert(1)</script>"
+    lost = MethodRuns("brio", evil, (SeedRun("brio-s0", 0, "failed", evil),))
+    c = comparison(method("dpo", 2.7, 2.8), lost)
+    found = figures(c)
+    page = html(c, found)
+    assert "<script" not in page
+    assert "src=" not in page
+    assert page.count("<svg") == 2
+    assert page == html(c, found)
+    assert evil not in markdown(c, found)
+
+
+# ---- reading
+
+
+def record(**known):
+    n = 2
+    return {
+        "name": "dpo-s0", "decoding": "greedy", "prompts": ["p0", "p1"], "rating": [1.0, None],
+        "amusing": [0.1] * n, "fact": [None] * n, "words": [9.0] * n, "recall": [0.5] * n,
+    } | known  # fmt: skip
+
+
+def test_a_system_is_read_with_its_gaps():
+    found = read_system(record(), "results.json")
+    assert found.ratings == [1.0, None]
+    assert found.scores == [[1.0], [None]]
+    scored = read_system(
+        record(scores=[[1.0, 2.0], [None, 3.0]], lost=[[True, False], [False, True]]), "x"
+    )
+    assert scored.scores == [[LOST, 2.0], [None, LOST]]
+
+
+@pytest.mark.parametrize(
+    ("known", "said"),
+    [
+        ({"rating": None}, "results.json: system 'dpo-s0' has no list 'rating'"),
+        ({"words": [1.0]}, "1 values of 'words' for 2 prompts"),
+        ({"scores": [[1.0]]}, "1 values of 'scores' for 2 prompts"),
+    ],
+)
+def test_damaged_systems_are_refused(known, said):
+    with pytest.raises(ValueError, match=said):
+        read_system(record(**known), "results.json")
