@@ -344,11 +344,16 @@ def interval(values: Sequence[float], digits: int = 2) -> str:
     """Mean over seeds with Student's 95 % interval."""
     v = np.asarray(values, dtype=float)
     half = stats.t.ppf(0.975, v.size - 1) * v.std(ddof=1) / math.sqrt(v.size)
-    return f"{v.mean():.{digits}f} [{v.mean() - half:.{digits}f}, {v.mean() + half:.{digits}f}]"
+    value, low, high = (_shown(x, digits) for x in (v.mean(), v.mean() - half, v.mean() + half))
+    return f"{value} [{low}, {high}]"
+
+
+def _shown(x: float, digits: int = 2) -> str:
+    return f"{round(float(x), digits) + 0.0:.{digits}f}"  # no minus before a zero
 
 
 def table(rows: Sequence[Row], outcomes: Sequence[Sequence[Outcome]]) -> list[str]:
-    """Markdown; "to honest" is the paired difference in quality to the last honest row without one.
+    """Markdown; "to honest" is the paired difference in quality to the nearest honest row above.
 
     Args:
         rows: one a table row; the first is honest and uncontrolled.
@@ -368,7 +373,7 @@ def table(rows: Sequence[Row], outcomes: Sequence[Sequence[Outcome]]) -> list[st
             difference = interval([r.quality - h.quality for r, h in pairs])
         quality, length, before, after = zip(*results, strict=True)
         cells = [row.critic, row.control, interval(quality), difference, interval(length)]
-        prices = [f"{np.mean(before):.2f}", interval(after)]
+        prices = [_shown(np.mean(before)), interval(after)]
         lines.append("| " + " | ".join([*cells, *prices]) + " |")
     return lines
 
