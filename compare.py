@@ -1,0 +1,334 @@
+"""Does online learning beat offline learning, at equal cost? One command, over several sittings.
+
+    python compare.py --dry-run
+    python compare.py --algos sft-more dpo online-dpo best-of-n --seeds 3 --budget judged_jokes=640
+    python compare.py --study feedback-frequency
+    python compare.py --smoke
+
+Every run is a process of train.py below --out, resumed if it is half-done and skipped if it is
+done; evaluate.py judges it. Writes comparison.json, figures.json, table.md and report.html. What is
+equal and what each figure means: docs/compare.md.
+"""
+
+import argparse
+import functools
+import math
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+EXIT_BAD_INPUT, EXIT_MISSING, EXIT_INTERRUPTED = 2, 3, 130
+BUDGET = "judged_jokes"
+PROMPTS = 102
+"""Of a split, for estimates."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """One line on standard error, without the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(EXIT_BAD_INPUT, f"{self.prog}: {message}\n")
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line; what is not given is None and comes from an earlier sitting."""
+    parser = _Parser(
+        prog="compare.py", description="Compare methods at equal cost, with intervals."
+    )
+    add = parser.add_argument
+    add(
+        "--algos",
+        nargs="+",
+        metavar="METHOD",
+        help="of sft-more sd dpo brio brio-dpo online-dpo ppo best-of-n control; default: all",
+    )
+    add("--study", metavar="NAME",
+        help="instead: feedback-frequency, data-size, debias or critic")  # fmt: skip
+    add("--critics", nargs="+", metavar="SPEC", help="training critics of the study `critic`")
+    add("--seeds", type=int, metavar="N", help="of each method: 0 to N - 1 (default 3)")
+    add("--primary-seeds", type=int, metavar="N",
+        help="of the two methods of the primary contrast (default 5)")  # fmt: skip
+    add("--budget", metavar=f"{BUDGET}=N", help=f"of a run's training (default {BUDGET}=640)")
+    add(
+        "--trials",
+        type=int,
+        metavar="N",
+        help="tuning trials of each method on select prompts; default 0: the committed best",
+    )
+    add("--grid", type=Path, metavar="FILE", help="of trials (default: the committed one)")
+    add("--pool", type=int, metavar="N",
+        help="lines a prompt for the best-of-N curve (default 64; 0: none)")  # fmt: skip
+    add("--split", nargs="+", metavar="SPLIT",
+        help="report (default), test, headline, summary; the last three need --reason")  # fmt: skip
+    add("--reason", help="of looks at held-out splits")
+    add("--size", type=int, metavar="N", help="prompts of an evaluation at most (default 0: all)")
+    add("--critic", metavar="SPEC", help="reports; seen by no run (default embedded-report)")
+    add("--config", type=Path, metavar="FILE", help="options of train.py for every run, JSON")
+    add("--out", type=Path, metavar="DIR", help="default: runs/compare-STUDY")
+    add("--dry-run", action="store_true", help="runs, judged jokes and minutes, then stop")
+    add("--report-only", action="store_true", help="write the report of what there is")
+    add("--smoke", action="store_true", help="the whole path in minutes; its figures mean nothing")
+    add("--trust-critic", action="store_true", help="use the modules that an earlier sitting named")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status. Bad input is one line and status 2."""
+    options = parse(arguments)
+    try:
+        return compare(options)
+    except (ValueError, OSError) as error:
+        print(f"compare.py: {' '.join(str(error).split())}", file=sys.stderr)
+        return EXIT_BAD_INPUT
+    except KeyboardInterrupt:
+        print("compare.py: stopped; the same command continues", file=sys.stderr)
+        return EXIT_INTERRUPTED
+
+
+def compare(options: argparse.Namespace) -> int:
+    """Plan, run what is missing, evaluate, report.
+
+    Raises:
+        ValueError: bad input, or runs that must not meet.
+        KeyboardInterrupt: Ctrl-C; the run that was going has saved itself.
+    """
+    from training.comparison import find, plan_runs, plan_trials
+    from training.comparison_figures import evaluate_new
+    from training.comparison_runs import Record, run_logged, train, tune
+    from training.presets import read_grid
+
+    root = _folder(options).absolute()
+    settings = read_settings(options, root)
+    grid = read_grid(options.grid) if options.grid else read_grid()
+    study = settings.make_study()
+    record = Record(root, settings)
+    trials = plan_trials(settings, study, grid, root)
+    runs = plan_runs(settings, study, grid, record.tuned, root)
+    for planned in (*trials, *runs):
+        find(planned)  # for what must not meet, before anything is spent
+    if options.dry_run:
+        open_trials = [t for t in trials if t.method not in record.tuned]
+        print("\n".join(costs(settings, [*open_trials, *runs])))
+        return 0
+    if not options.report_only:
+        with _alone(root) as lock, _terminable():
+            run = functools.partial(run_logged, keep=(lock,))
+            record.write()
+            tune(settings, study, grid, root, record, run)
+            runs = plan_runs(settings, study, grid, record.tuned, root)
+            folders: dict[str, Path] = {}
+            tried: set[Path] = set()  # a failed evaluation is tried again in the next sitting only
+            for number, planned in enumerate(runs, start=1):
+                began = time.monotonic()
+                folder = train(planned, root, record, run)
+                entry = record.runs[planned.name]
+                minutes = (time.monotonic() - began) / 60
+                told = f"{entry['state']}{entry['reason'] and ': '}{entry['reason']}"
+                _say(f"run {number}/{len(runs)}  {planned.name}  {told}  {minutes:.1f} min")
+                if folder is not None:
+                    folders[planned.name] = folder
+                evaluate_new(settings, folders, root, record, run, tried, _say, last=False)
+            evaluate_new(settings, folders, root, record, run, tried, _say, last=True)
+    return _report(settings, study, runs, record, root)
+
+
+def _folder(options: argparse.Namespace) -> Path:
+    if options.out is not None:
+        return Path(options.out)
+    name = "smoke" if options.smoke else options.study or "main"
+    return Path("runs") / f"compare-{name}"
+
+
+def read_settings(options: argparse.Namespace, root: Path) -> Any:
+    """What is compared: the command line, then an earlier sitting, then the defaults.
+
+    Raises:
+        ValueError: values out of range, or code named by an earlier sitting alone.
+    """
+    from training.comparison import MANIFEST, Settings, is_code, read_json
+    from training.presets import SMOKE
+
+    given: dict[str, Any] = dict(SMOKE) if options.smoke else {}
+    file = root / MANIFEST
+    if file.exists():
+        stored = read_json(file)["settings"]
+        named = [stored["options"].get("critic", ""), stored["options"].get("select_critic", "")]
+        named += [*stored["critics"], stored["critic"]]
+        typed = {options.critic, *(options.critics or ())}
+        code = [spec for spec in named if is_code(spec) and spec not in typed]
+        if code and not (options.trust_critic or options.config):
+            raise ValueError(
+                f"{file} names {code[0]!r}, code or a server that would be used; add "
+                "--trust-critic if you trust it"
+            )
+        given |= {k: tuple(v) if isinstance(v, list) else v for k, v in stored.items()}
+    told = {
+        "study": options.study,
+        "algos": options.algos and tuple(options.algos),
+        "critics": options.critics and tuple(options.critics),
+        "seeds": options.seeds,
+        "primary_seeds": options.primary_seeds,
+        "budget": None if options.budget is None else read_budget(options.budget),
+        "trials": options.trials,
+        "pool": options.pool,
+        "splits": options.split and tuple(options.split),
+        "reason": options.reason,
+        "size": options.size,
+        "critic": options.critic,
+        "options": None if options.config is None else read_config(options.config),
+    }
+    return Settings(**(given | {name: value for name, value in told.items() if value is not None}))
+
+
+def read_budget(text: str) -> int:
+    """N of judged_jokes=N.
+
+    Raises:
+        ValueError: anything else.
+    """
+    name, _, value = text.partition("=")
+    if name != BUDGET or not value.isascii() or not value.isdecimal():
+        raise ValueError(f"--budget is {text!r}, must be {BUDGET}=N")
+    return int(value)
+
+
+def read_config(file: Path) -> dict[str, Any]:
+    """Options of train.py for every run.
+
+    Raises:
+        ValueError: unreadable, or no JSON object.
+    """
+    from training.comparison import read_json
+
+    content = read_json(file)
+    if not isinstance(content, dict):
+        raise ValueError(f"--config {file} must hold one JSON object")
+    return {name.replace("-", "_"): value for name, value in content.items()}
+
+
+def costs(settings: Any, runs: Sequence[Any]) -> list[str]:
+    """What is still to be spent, a line a method and a sum; done runs cost nothing.
+
+    Raises:
+        ValueError: a folder holds another run.
+    """
+    from training.comparison import REPORT, find
+    from training.presets import SECONDS_LOADED, SECONDS_TRAINED, SECONDS_WRITTEN
+
+    judged_share = {m.name: m.judged for m in settings.make_study().methods}
+    prompts = min(settings.size or PROMPTS, PROMPTS)
+    lines = [f"{'method':<22}{'kind':<7}{'runs':>5}{'done':>6}{'judged':>9}{'select':>9}"
+             f"{'minutes':>9}"]  # fmt: skip
+    total = [0.0] * 5
+    groups: dict[tuple[str, str], list[Any]] = {}
+    for run in runs:
+        groups.setdefault((run.method, run.kind), []).append(run)
+    for (method, kind), some in groups.items():
+        left = [r for r in some if (found := find(r)) is None or not found.done]
+        judged = selecting = seconds = 0.0
+        for run in left:
+            o = run.options
+            jokes = o["updates"] * o["prompts_per_update"] * o["group_size"]
+            seen = math.ceil(o["updates"] / o.get("eval_every", 4)) + 1
+            size = o.get("select_size", 48)
+            looked = (seen * (o.get("select_jokes", 2) + 1) + 1) * size
+            tabled = 6 * size + 6 * o["table_size"]  # decoding of two checkpoints is searched
+            judged += jokes * judged_share[method]
+            selecting += looked
+            seconds += SECONDS_LOADED + jokes * SECONDS_TRAINED
+            seconds += (looked + tabled) * SECONDS_WRITTEN
+            if kind != "trial":
+                once = SECONDS_LOADED + (5 * prompts + 3 * size) * SECONDS_WRITTEN
+                seconds += once * len(settings.splits)
+        row = [float(len(some)), float(len(some) - len(left)), judged, selecting, seconds / 60]
+        total = [a + b for a, b in zip(total, row, strict=True)]
+        lines.append(_cost_row(method, kind, row))
+    if settings.pool and REPORT in settings.splits:
+        pooled = settings.pool * prompts
+        lines.append(_cost_row(f"pool of {settings.pool}", "once", [
+            0, 0, pooled, 0, (pooled * SECONDS_WRITTEN + SECONDS_LOADED) / 60]))  # fmt: skip
+        total[4] += (pooled * SECONDS_WRITTEN + SECONDS_LOADED) / 60
+    lines.append(_cost_row("all", "", total))
+    lines.append(
+        f"{settings.updates} updates of {settings.jokes_per_update} jokes a run; the pool's "
+        "judgments are of the evaluation and in no budget; minutes on two slow cores"
+    )
+    return lines
+
+
+def _cost_row(method: str, kind: str, row: Sequence[float]) -> str:
+    runs, done, judged, selecting, minutes = row
+    return (f"{method:<22}{kind:<7}{runs:>5.0f}{done:>6.0f}{judged:>9.0f}{selecting:>9.0f}"
+            f"{minutes:>9.0f}")  # fmt: skip
+
+
+def _report(settings: Any, study: Any, runs: Sequence[Any], record: Any, root: Path) -> int:
+    """Write figures.json, table.md and report.html; status 3 where runs lack a result."""
+    from evaluation.audit_report import MISSING
+    from evaluation.compare_figures import figures
+    from evaluation.compare_report import as_json, html, markdown
+    from training.comparison import write_json
+    from training.comparison_figures import collect
+
+    measured = collect(settings, study, runs, record, root)
+    found = figures(measured)
+    write_json(root / "figures.json", as_json(found))
+    text = markdown(measured, found)
+    (root / "table.md").write_text(text, encoding="utf-8")
+    try:
+        (root / "report.html").write_text(html(measured, found), encoding="utf-8")
+    except ImportError:
+        print(MISSING, file=sys.stderr)
+    print(text)
+    print(f"written to {root}")
+    states = [r.state for m in measured.methods for r in m.runs]
+    return 0 if all(state == "done" for state in states) else EXIT_MISSING
+
+
+@contextmanager
+def _alone(root: Path) -> Iterator[int]:
+    """Hold the comparison's lock; its processes inherit it, so an orphan keeps others out.
+
+    Raises:
+        ValueError: another sitting, or a process that it left behind, is going.
+    """
+    import fcntl
+
+    root.mkdir(parents=True, exist_ok=True)
+    handle = os.open(root / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ValueError(f"{root} is in use by another sitting") from error
+        yield handle
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM ends the run that is going, too: it can be resumed."""
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        raise SystemExit(128 + signal.SIGTERM)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,406 @@
+import json
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from training.comparison import Settings, find, plan_runs, plan_trials, read_json
+from training.comparison_figures import collect, evaluate_new, evaluation_calls, pick_best
+from training.comparison_runs import Record, best_look, last_line, run_logged, train, tune
+from training.presets import Grid, read_grid
+
+PROMPTS = ["p0", "p1", "p2"]
+SMALL = {"algos": ("sft-more", "dpo", "online-dpo"), "seeds": 1, "primary_seeds": 2, "pool": 4}
+
+
+class Processes:
+    """Stands in for train.py and evaluate.py: writes what they would, and keeps what was asked."""
+
+    def __init__(self, ends=()):
+        self.asked, self.ends = [], dict(ends)
+
+    def __call__(self, command, log, keep=()):
+        script, *rest = command[1:]
+        self.asked.append((Path(script).name, rest))
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.write_text("it began\nit ended: a reason\n\n")
+        return self.train(rest) if script.endswith("train.py") else self.evaluate(rest)
+
+    def train(self, rest):
+        if rest[0] == "--resume":
+            folder = Path(rest[1])
+            options = read_json(folder / "config.json")["options"]["run"]
+        else:
+            options = read_json(Path(rest[3]))
+            folder = Path(options["out"]) / f"{rest[1]}-start"
+            folder.mkdir(parents=True, exist_ok=True)
+            content = {"algo": rest[1], "options": {"run": options}}
+            (folder / "config.json").write_text(json.dumps(content))
+        end = self.ends.pop(Path(options["out"]).name, 0)
+        if isinstance(end, type):
+            raise end
+        if end == 0:
+            finish(folder, options)
+        return end
+
+    def evaluate(self, rest):
+        out = Path(rest[rest.index("--out") + 1])
+        if end := self.ends.pop(out.name, 0):
+            return end
+        names = [x.partition("=")[0] for x in rest if "=" in x]
+        systems = ["start", "start-tuned", "copy"] + ["best-of-4"] * ("best-of-4" in rest)
+        systems += [n + t for n in names for t in ("", "-tuned")]
+        found = {
+            "critic": rest[rest.index("--critic") + 1], "tie": 0.1,
+            "prompts": [{"id": p, "text": f"the cat {p}"} for p in PROMPTS],
+            "systems": [system(name) for name in systems],
+        }  # fmt: skip
+        if "--rate-pool" in rest:
+            found["pool"] = {
+                "train_scores": [[1.0, 2.0, 3.0, 4.0]] * 3, "ratings": [[1.0, 2.0, 3.0, 4.0]] * 3,
+                "lost": [[False, False, False, True]] * 3,
+            }  # fmt: skip
+        out.mkdir(parents=True)
+        (out / "results.json").write_text(json.dumps(found))
+        return 0
+
+
+def finish(folder, options):
+    results = {"best_step": 4, "last_step": options["updates"], "judged_jokes": 640}
+    (folder / "results.json").write_text(json.dumps(results))
+    rating = 2 + 1000 * options.get("learning_rate", 1e-4)
+    lines = [{"step": s, "select/rating": r} for s, r in ((0, 2.0), (4, rating), (10, 2.1))]
+    lines.insert(1, {"step": 1, "reward/mean": 0.1})
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(x) + "\n" for x in lines))
+    adapter = folder / "checkpoints" / "step-000004" / "adapter"
+    adapter.mkdir(parents=True)
+    (adapter / "punchline.json").write_text(json.dumps({"base_sha256": "a" * 64}))
+
+
+def system(name):
+    n = len(PROMPTS)
+    rating = 2.9 if name.startswith("online") else 2.5
+    return {
+        "name": name, "decoding": "0.7", "prompts": PROMPTS, "rating": [rating] * n,
+        "amusing": [0.2] * n, "fact": [0.8] * n, "words": [14.0] * n, "recall": [0.6] * n,
+        "scores": [[rating, rating, 1.0, 3.5]] * n, "lost": [[False] * 3 + [True]] * n,
+        "train_scores": [[1.0, 2.0, 0.0, 9.0]] * n,
+        "jokes": [["a", "the cat", "b", "c"]] * n,
+    }  # fmt: skip
+
+
+def sit(root, processes, settings=None, last=True):
+    """One sitting, as compare.py runs it."""
+    settings = settings or Settings(**SMALL)
+    study, record = settings.make_study(), Record(root, settings)
+    tune(settings, study, read_grid(), root, record, processes)
+    runs = plan_runs(settings, study, read_grid(), record.tuned, root)
+    done = {r.name: train(r, root, record, processes) for r in runs}
+    folders = {name: folder for name, folder in done.items() if folder}
+    evaluate_new(settings, folders, root, record, processes, set(), lambda _: None, last=last)
+    return collect(settings, study, runs, record, root)
+
+
+def scripts(processes):
+    return [name for name, _ in processes.asked]
+
+
+# ---- the plan
+
+
+def test_seeds_alternate_and_only_the_primary_methods_get_more_of_them(tmp_path):
+    settings = Settings(**SMALL)
+    runs = plan_runs(settings, settings.make_study(), read_grid(), {}, tmp_path)
+    assert [r.name for r in runs] == [
+        "sft-more-s0", "dpo-s0", "online-dpo-s0", "dpo-s1", "online-dpo-s1",
+    ]  # fmt: skip
+    assert [r.kind for r in runs] == ["seed"] * 3 + ["extra"] * 2
+
+
+def test_every_run_has_the_same_budget_start_and_prompts(tmp_path):
+    settings = Settings(options={"select-size": 20}, budget=128)
+    runs = plan_runs(settings, settings.make_study(), read_grid(), {}, tmp_path)
+    own = ("seed", "out", "critic", "learning_rate")
+    kinds = {json.dumps({k: v for k, v in r.options.items() if k not in own}) for r in runs}
+    assert len(kinds) == 1
+    assert {r.options["updates"] for r in runs} == {2}
+    assert {r.options["select_size"] for r in runs} == {20}
+    assert {r.options["stop_rule"] for r in runs} == {False}
+    control = [r for r in runs if r.method == "control"]
+    assert {r.options["critic"] for r in control} == {"likelihood-recall"}
+    assert not any("best-of-n" in r.name for r in runs)
+
+
+def test_trials_are_as_many_for_each_and_use_no_seed_that_is_compared(tmp_path):
+    settings = Settings(**SMALL, trials=2)
+    trials = plan_trials(settings, settings.make_study(), read_grid(), tmp_path)
+    assert [t.method for t in trials] == [m for m in SMALL["algos"] for _ in range(2)]
+    assert {t.options["seed"] for t in trials} == {1000}
+    with pytest.raises(ValueError, match="--trials is 2, the grid has 1 for sft-more"):
+        plan_trials(settings, settings.make_study(), {"sft-more": Grid({}, ({},))}, tmp_path)
+
+
+def test_data_sizes_have_as_many_updates_as_their_share(tmp_path):
+    settings = Settings(study="data-size", budget=9 * 64, seeds=1, primary_seeds=1)
+    runs = plan_runs(settings, settings.make_study(), read_grid(), {}, tmp_path)
+    assert [r.options["updates"] for r in runs] == [3, 6, 9]
+
+
+@pytest.mark.parametrize(
+    ("known", "said"),
+    [
+        ({"budget": 100}, "judged_jokes=100 is no whole number of updates of 64 jokes"),
+        ({"budget": 0}, "--budget is 0, must be >= 1"),
+        ({"seeds": 0}, "--seeds is 0"),
+        ({"trials": -1}, "--trials is -1, must be >= 0"),
+        ({"pool": 3}, "--pool is 3"),
+        ({"options": {"seed": 4}}, "--config sets 'seed'"),
+        ({"options": {"report-critic": "x"}}, "--config sets 'report_critic'"),
+        ({"splits": ("test",)}, "every look is recorded"),
+        ({"reason": "because"}, "every look is recorded"),
+        ({"critic": "embedded"}, "--critic embedded must be one that no run has seen"),
+        ({"critic": "a:b", "options": {"select_critic": "a:b"}}, "must be one that no run"),
+    ],
+)
+def test_bad_settings_are_refused(known, said):
+    with pytest.raises(ValueError, match=said):
+        Settings(**known)
+
+
+# ---- sittings
+
+
+def test_a_sitting_runs_everything_once_and_the_next_one_nothing(tmp_path):
+    processes = Processes()
+    first = sit(tmp_path, processes)
+    assert scripts(processes).count("train.py") == 5
+    assert scripts(processes).count("evaluate.py") == 6  # the references and five runs
+    assert {r.state for m in first.methods for r in m.runs} == {"done"}
+    again = Processes()
+    second = sit(tmp_path, again)
+    assert (second.methods, second.references) == (first.methods, first.references)
+    assert again.asked == []
+
+
+def test_what_is_half_done_is_resumed(tmp_path):
+    sit(tmp_path, Processes({"dpo-s0": 3}))
+    later = Processes()
+    sit(tmp_path, later)
+    trained = [rest for name, rest in later.asked if name == "train.py"]
+    assert trained == [["--resume", str(tmp_path / "runs" / "dpo-s0" / "dpo-start")]]
+
+
+def test_only_code_that_the_plan_names_is_trusted_on_resume(tmp_path):
+    settings = Settings(**SMALL, options={"critic": "mine:make"})
+    sit(tmp_path, Processes({"dpo-s0": 3}), settings)
+    later = Processes()
+    sit(tmp_path, later, settings)
+    (resumed,) = [rest for name, rest in later.asked if name == "train.py"]
+    assert resumed[-1] == "--trust-critic"
+
+
+def test_failures_are_rows_with_their_reason_and_tried_again(tmp_path):
+    found = sit(tmp_path, Processes({"dpo-s0": 1, "sft-more-s0": 3, "online-dpo-s0": 2}))
+    states = {r.name: (r.state, r.reason) for m in found.methods for r in m.runs}
+    assert states["dpo-s0"] == ("failed", "it ended: a reason")
+    assert states["sft-more-s0"][0] == "stopped"
+    assert states["dpo-s1"] == ("done", "")
+    assert {r.state for m in sit(tmp_path, Processes()).methods for r in m.runs} == {"done"}
+
+
+def test_an_evaluation_that_failed_is_a_row_too(tmp_path):
+    class Fails(Processes):
+        def evaluate(self, rest):
+            return 3 if any(x.startswith("dpo-s0=") for x in rest) else super().evaluate(rest)
+
+    found = sit(tmp_path, Fails())
+    run = next(r for m in found.methods for r in m.runs if r.name == "dpo-s0")
+    assert (run.state, run.reason) == ("not evaluated", "it ended: a reason")
+    assert run.judged == 640
+
+
+def test_more_seeds_and_methods_may_join_but_nothing_else_may_change(tmp_path):
+    sit(tmp_path, Processes())
+    more = Settings(**SMALL | {"seeds": 2, "algos": (*SMALL["algos"], "ppo")})
+    processes = Processes()
+    found = sit(tmp_path, processes, more)
+    assert scripts(processes).count("train.py") == 3  # sft-more-s1, ppo-s0, ppo-s1
+    assert len(found.methods) == 4
+    with pytest.raises(ValueError, match="compares with budget 640, not 64"):
+        Record(tmp_path, Settings(**SMALL, budget=64))
+
+
+def test_a_folder_with_another_run_is_refused(tmp_path):
+    sit(tmp_path, Processes())
+    settings = Settings(**SMALL)
+    runs = plan_runs(settings, settings.make_study(), read_grid(), {}, tmp_path)
+    file = tmp_path / "runs" / "dpo-s0" / "dpo-start" / "config.json"
+    stored = read_json(file)
+    stored["options"]["run"]["critic"] = stored["options"]["run"]["prompts"] = "other"
+    stored["options"]["run"]["updates"] = 99
+    file.write_text(json.dumps(stored))
+    with pytest.raises(ValueError, match="was run with updates 99, the plan wants 10"):
+        find(runs[1])
+
+
+def test_runs_of_other_bases_do_not_meet(tmp_path):
+    sit(tmp_path, Processes())
+    (file,) = (tmp_path / "runs" / "dpo-s0").rglob("punchline.json")
+    file.write_text(json.dumps({"base_sha256": "b" * 64}))
+    with pytest.raises(
+        ValueError, match="sft-more-s0 was trained on a base with hash aaaaaaaaaaaa"
+    ):
+        sit(tmp_path, Processes())
+
+
+def test_figures_of_another_critic_do_not_meet(tmp_path):
+    sit(tmp_path, Processes())
+    file = tmp_path / "evaluations" / "report" / "dpo-s0" / "results.json"
+    file.write_text(file.read_text().replace("embedded-report", "fake:honest"))
+    with pytest.raises(ValueError, match="was judged by 'fake:honest'"):
+        sit(tmp_path, Processes())
+
+
+def test_ctrl_c_is_noted_and_goes_up(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        sit(tmp_path, Processes({"dpo-s0": KeyboardInterrupt}))
+    assert read_json(tmp_path / "comparison.json")["runs"]["dpo-s0"]["state"] == "stopped"
+
+
+def test_seconds_are_summed_over_attempts_and_unknown_where_one_was_cut_off(tmp_path):
+    record = Record(tmp_path, Settings(**SMALL))
+    record.begin("x")
+    record.add("x", "stopped", "", seconds=2.0)
+    record.begin("x")
+    record.add("x", "done", "", seconds=3.0)
+    assert record.seconds("x") == 5.0
+    assert Record(tmp_path, Settings(**SMALL)).seconds("x") == 5.0
+    record.begin("y")
+    later = Record(tmp_path, Settings(**SMALL))  # killed: nothing was noted
+    later.begin("y")
+    later.add("y", "done", "", seconds=3.0)
+    assert later.seconds("y") is None
+    assert later.seconds("z") is None
+
+
+def test_trials_pick_what_the_select_critic_rates_highest_at_the_best_step(tmp_path):
+    settings = Settings(**SMALL, trials=3)
+    processes = Processes({"dpo-trial-2": 1})
+    sit(tmp_path, processes, settings)
+    tuned = read_json(tmp_path / "comparison.json")["tuned"]
+    assert tuned["online-dpo"] == {"learning_rate": 6e-4}
+    assert tuned["dpo"] == {"learning_rate": 3e-4}  # its third trial failed
+    assert best_look(tmp_path / "runs" / "dpo-trial-1" / "dpo-start") == pytest.approx(2.3)
+    assert read_json(tmp_path / "options" / "dpo-s0.json")["learning_rate"] == 3e-4
+    again = Processes()
+    sit(tmp_path, again, settings)
+    assert again.asked == []
+
+
+# ---- evaluations
+
+
+def test_held_out_prompts_are_looked_at_once_and_last(tmp_path):
+    settings = Settings(**SMALL, splits=("report", "test"), reason="figures of the paper")
+    processes = Processes()
+    sit(tmp_path, processes, settings, last=False)
+    assert not any("test" in rest for _, rest in processes.asked)
+    processes = Processes()
+    found = sit(tmp_path, processes, settings)
+    ((_, rest),) = processes.asked
+    assert sum("=" in x for x in rest) == 5
+    assert rest[rest.index("--reason") + 1] == "figures of the paper"
+    assert set(found.references["test"]) == {"start", "start-tuned", "best-of-4", "copy"}
+    again = Processes()
+    sit(tmp_path, again, settings)
+    assert again.asked == []
+
+
+def test_evaluations_use_the_comparisons_own_files_and_critics(tmp_path):
+    options = {"report_prompts": "r.txt", "student": "tiny", "critic": "fake:counts-word",
+               "critic_arg": ["word=the"], "select_critic": "fake:honest"}  # fmt: skip
+    settings = Settings(critic="fake:longer-wins", options=options, size=5)
+    references, run = evaluation_calls(settings, {"sd-s0": tmp_path / "x"}, tmp_path, "report")
+    words = " ".join(references.arguments)
+    for part in (
+        "best-of-4 best-of-64 --rate-pool", "--prompts r.txt", "--size 5", "--student tiny",
+        "--critic fake:longer-wins --train-critic fake:counts-word",
+        "--train-critic-arg word=the",
+        "--select-critic fake:honest",
+    ):  # fmt: skip
+        assert part in words
+    assert run.arguments[0] == f"sd-s0={tmp_path / 'x'}"
+    assert "--decoding tuned --no-gap" in " ".join(run.arguments)
+
+
+def test_what_was_measured_is_collected(tmp_path):
+    found = sit(tmp_path, Processes())
+    online = next(m for m in found.methods if m.name == "online-dpo")
+    run = online.runs[0]
+    assert (run.judged, run.selecting, run.best_step) == (640, (3 * 3 + 1) * 48, 4)
+    assert [(x.step, x.judged) for x in run.looks] == [(0, 0), (4, 256), (10, 640)]
+    assert run.systems["report"].ratings == [2.9] * 3
+    sft = next(m for m in found.methods if m.name == "sft-more")
+    assert sft.runs[0].judged == 0
+    assert sft.runs[0].selecting == run.selecting
+    assert list(found.references["report"]) == ["start", "start-tuned", "best-of-4", "copy"]
+    assert found.curve.means == pytest.approx([6 / 4, 14 / 6, 11 / 4, 3])  # the lost one: 0
+    assert found.tie == 0.1
+
+
+def test_the_training_critic_picks_among_lines_that_are_not_lost(tmp_path):
+    picked = pick_best(system("ppo-s0"), ["the cat p"] * 3)
+    assert picked.ratings == [2.5] * 3
+    assert picked.words == [2.0] * 3
+    assert picked.recall == [1.0 / 2] * 3
+    nothing = system("ppo-s0") | {"lost": [[True] * 4] * 3}
+    assert pick_best(nothing, ["x"] * 3).ratings == [0.0] * 3
+
+
+# ---- processes
+
+
+def test_a_process_is_logged_and_its_last_line_is_the_reason(tmp_path):
+    log = tmp_path / "logs" / "x.log"
+    code = "import sys; print('one'); print('a \\x1b[31m two', file=sys.stderr); sys.exit(3)"
+    assert run_logged([sys.executable, "-c", code], log) == 3
+    assert last_line(log) in ("a [31m two", "one")
+    assert last_line(tmp_path / "nothing.log") == ""
+
+
+def test_a_process_outlives_ctrl_c_until_it_has_saved_itself(tmp_path, monkeypatch):
+    """The terminal sends the signal to both; here the process just takes its time."""
+    import subprocess
+
+    waits = []
+    usual = subprocess.Popen.wait
+
+    def wait(self, timeout=None):
+        waits.append(timeout)
+        if len(waits) == 1:
+            raise KeyboardInterrupt
+        return usual(self, timeout)
+
+    monkeypatch.setattr(subprocess.Popen, "wait", wait)
+    saved = tmp_path / "saved"
+    code = f"import time, pathlib; time.sleep(.5); pathlib.Path({str(saved)!r}).touch()"
+    with pytest.raises(KeyboardInterrupt):
+        run_logged([sys.executable, "-c", code], tmp_path / "x.log")
+    assert saved.exists()
+
+
+def test_a_process_ends_with_its_parent_when_that_is_told_to_end(tmp_path):
+    def stop(_number, _frame):
+        raise SystemExit(1)
+
+    before = signal.signal(signal.SIGALRM, stop)
+    began = time.monotonic()
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.3)
+        with pytest.raises(SystemExit):
+            run_logged([sys.executable, "-c", "import time; time.sleep(60)"], tmp_path / "x.log")
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert time.monotonic() - began < 30

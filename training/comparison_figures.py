@@ -1,0 +1,359 @@
+"""From the runs of a comparison to its report: evaluations, and what stands in their results.
+
+Evaluations are processes of evaluate.py, one a run while developing; on held-out prompts one for
+all that is new, since every look is recorded. No torch here.
+"""
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from evaluation.compare_figures import (
+    BEST_OF_4,
+    Comparison,
+    Evaluated,
+    Look,
+    MethodRuns,
+    SeedRun,
+    read_system,
+)
+from evaluation.contrasts import BestOfN, best_of_n_curve
+from evaluation.ladder import BASELINE, COPY
+from models.sources import MANIFEST as ADAPTER_MANIFEST
+from rewards.text import recall, words
+from training.comparison import REPORT, PlannedRun, Settings, find, is_code, read_json
+from training.comparison_runs import HERE, Record, Runner, last_line, looks
+from training.presets import MAIN, SAMPLES_ITS_OWN, Study
+
+REFERENCES = ("start", BASELINE, BEST_OF_4, COPY, "light")
+"""In the order of the tables."""
+NAME = "references"
+RESULTS = "results.json"
+TUNED = "-tuned"
+"""A run's lines at its best decoding, which stand for the method."""
+
+
+class Call(NamedTuple):
+    """One call of evaluate.py."""
+
+    folder: Path
+    arguments: tuple[str, ...]
+    runs: tuple[str, ...]
+
+
+def evaluation_calls(
+    settings: Settings, folders: Mapping[str, Path], root: Path, split: str
+) -> list[Call]:
+    """The calls that are still to be made on a split.
+
+    Args:
+        settings: of the comparison.
+        folders: finished runs by name.
+        root: the comparison's folder.
+        split: one of `settings.splits`.
+    """
+    home = root / "evaluations" / split
+    known = {name for file in home.glob(f"*/{RESULTS}") for name in _systems(file)}
+    new = [name for name in folders if name not in known and name + TUNED not in known]
+    shared = _shared(settings, split)
+    if split != REPORT:
+        if not new and BASELINE in known:
+            return []
+        taken = len(list(home.glob("*/")))
+        systems = tuple(f"{name}={folders[name]}" for name in new)
+        return [Call(home / f"look-{taken}", (*systems, BEST_OF_4, *shared), tuple(new))]
+    calls = []
+    wanted: tuple[str, ...] = (BEST_OF_4,)
+    if settings.pool:
+        wanted = tuple(dict.fromkeys((BEST_OF_4, f"best-of-{settings.pool}", "--rate-pool")))
+    if not set(wanted) - {"--rate-pool"} <= known:
+        calls.append(Call(home / NAME, (*wanted, *shared, *_references_of(settings)), ()))
+    for name in new:
+        method = name.rpartition("-s")[0]
+        less = () if method in SAMPLES_ITS_OWN else ("--decoding", "tuned", "--no-gap")
+        calls.append(Call(home / name, (f"{name}={folders[name]}", *shared, *less), (name,)))
+    return calls
+
+
+def _shared(settings: Settings, split: str) -> list[str]:
+    options = settings.options
+    trains = str(options.get("critic", "embedded"))
+    out = ["--split", split, "--critic", settings.critic, "--train-critic", trains]
+    out += ["--size", str(settings.size)] if settings.size else []
+    for key in ("threads", "device"):
+        out += [f"--{key}", str(options[key])] if key in options else []
+    for value in options.get("critic_arg", ()):
+        out += ["--train-critic-arg", str(value)]
+    if "select_critic" in options:
+        out += ["--select-critic", str(options["select_critic"])]
+    if split != REPORT:
+        out += ["--reason", settings.reason]
+    elif options.get("report_prompts"):
+        out += ["--prompts", str(options["report_prompts"])]
+    if any(is_code(str(c)) for c in (trains, options.get("select_critic", ""), *settings.critics)):
+        out.append("--trust-critic")
+    return out
+
+
+def _references_of(settings: Settings) -> list[str]:
+    """What evaluate.py would else read from a run."""
+    out = []
+    for key in ("student", "max_tokens"):
+        if key in settings.options:
+            out += [f"--{key.replace('_', '-')}", str(settings.options[key])]
+    return out
+
+
+def evaluate_new(
+    settings: Settings,
+    folders: Mapping[str, Path],
+    root: Path,
+    record: Record,
+    run: Runner,
+    tried: set[Path],
+    say: Callable[[str], None],
+    *,
+    last: bool,
+) -> None:
+    """Evaluate what has not been: on report prompts at once, on held-out ones at the `last` time.
+
+    Args:
+        settings: of the comparison.
+        folders: finished runs by name.
+        root: the comparison's folder.
+        record: where failures are noted.
+        run: runs a process.
+        tried: folders of calls of this sitting; grows, and none is called twice.
+        say: told of each.
+        last: all runs have been done or have failed.
+    """
+    for split in settings.splits:
+        if split != REPORT and not last:
+            continue
+        for call in evaluation_calls(settings, folders, root, split):
+            if call.folder not in tried:
+                tried.add(call.folder)
+                done = evaluate(call, root, record, run)
+                say(f"evaluation {split}/{call.folder.name}  {'done' if done else 'failed'}")
+
+
+def evaluate(call: Call, root: Path, record: Record, run: Runner) -> bool:
+    """Make one call; returns whether it gave results. Failures are noted with the runs."""
+    label = f"evaluate-{call.folder.parent.name}-{call.folder.name}"
+    log = root / "logs" / f"{label}.log"
+    script = str(HERE / "evaluate.py")
+    status = run([sys.executable, script, *call.arguments, "--out", str(call.folder)], log)
+    done = status == 0 and (call.folder / RESULTS).exists()
+    state, reason = "done", ""
+    if not done:
+        state, reason = "not evaluated", last_line(log) or f"exit status {status}"
+    for name in call.runs or (label,):
+        record.add(name, state, reason)
+    return done
+
+
+def _systems(file: Path) -> dict[str, Any]:
+    """Systems of a results file by name.
+
+    Raises:
+        ValueError: damaged, or without systems.
+    """
+    content = read_json(file)
+    try:
+        return {s["name"]: s for s in content["systems"]}
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{file} has no list of systems: {error!r}") from error
+
+
+# ---- collecting
+
+
+def collect(
+    settings: Settings, study: Study, plan: Sequence[PlannedRun], record: Record, root: Path
+) -> Comparison:
+    """What there is so far, as the report takes it.
+
+    Raises:
+        ValueError: runs or evaluations that must not meet, or damaged files.
+    """
+    systems: dict[str, dict[str, Any]] = {}
+    ties: dict[Path, float] = {}
+    pool: Any = None
+    texts: dict[str, list[str]] = {}
+    for split in settings.splits:
+        found: dict[str, Any] = {}
+        for file in sorted((root / "evaluations" / split).glob(f"*/{RESULTS}")):
+            content = read_json(file)
+            if content.get("critic") != settings.critic:
+                raise ValueError(
+                    f"{file} was judged by {content.get('critic')!r}, this comparison reports by "
+                    f"{settings.critic!r}: such figures must not meet"
+                )
+            ties[file] = float(content.get("tie") or 0.0)
+            found |= {k: v for k, v in _systems(file).items() if k not in found}
+            if split == settings.splits[0] and file.parent.name == NAME:
+                pool = content.get("pool")
+            texts.setdefault(split, [p["text"] for p in content.get("prompts", ())])
+        systems[split] = found
+    if len(set(ties.values())) > 1:
+        raise ValueError(f"evaluations with other tie thresholds must not meet: {_shown(ties)}")
+    _refuse_other_bases(plan)
+    seeds = {run.name: _seed_run(run, settings, study, systems, texts, record) for run in plan}
+    methods = tuple(
+        MethodRuns(m.name, m.note, tuple(seeds[r.name] for r in plan if r.method == m.name))
+        for m in study.methods
+    )
+    references = {
+        split: {n: read_system(found[n], split) for n in REFERENCES if n in found}
+        for split, found in systems.items()
+    }
+    own = [m.name for m in study.methods if m.algo and m.name in SAMPLES_ITS_OWN]
+    return Comparison(
+        study=study.name,
+        question=study.question,
+        primary=study.primary,
+        splits=settings.splits,
+        methods=methods,
+        references=references,
+        critic=settings.critic,
+        tie=next(iter(ties.values()), 0.0),
+        budget=settings.budget,
+        curve=_curve(pool),
+        with_best_of=tuple(own) if study.name == MAIN else (),
+        trials=dict(record.tuned),
+    )
+
+
+def _seed_run(
+    run: PlannedRun,
+    settings: Settings,
+    study: Study,
+    systems: Mapping[str, Mapping[str, Any]],
+    texts: Mapping[str, Sequence[str]],
+    record: Record,
+) -> SeedRun:
+    entry = record.runs.get(run.name, {})
+    found = find(run)
+    seed = int(run.options["seed"])
+    if found is None or not found.done:
+        state = entry.get("state", "planned")
+        return SeedRun(run.name, seed, state, entry.get("reason", ""))
+    results = read_json(found.folder / RESULTS)
+    method = next(m for m in study.methods if m.name == run.method)
+    seen = looks(found.folder)
+    judged = int(results["judged_jokes"]) if method.judged else 0
+    per_step = judged / max(int(results["last_step"]), 1)
+    mine = {
+        split: read_system(_own(run.name, there), f"{split}, {run.name}")
+        for split, there in systems.items()
+        if _own(run.name, there)
+    }
+    first = settings.splits[0]
+    picked = None
+    sampled = systems[first].get(run.name)
+    if run.method in SAMPLES_ITS_OWN and sampled and sampled.get("train_scores"):
+        picked = pick_best(sampled, texts[first])
+    missing = [s for s in settings.splits if s not in mine]
+    state = "not evaluated" if missing else "done"
+    return SeedRun(
+        run.name,
+        seed,
+        state,
+        entry.get("reason", "") if missing else "",
+        judged=judged,
+        selecting=_selecting(run, len(seen)),
+        seconds=record.seconds(run.name),
+        best_step=int(results["best_step"]),
+        looks=tuple(Look(step, round(step * per_step), rating) for step, rating in seen),
+        systems=mine,
+        with_best_of_4=picked,
+    )
+
+
+def _own(name: str, systems: Mapping[str, Any]) -> Any:
+    return systems.get(name + TUNED) or systems.get(name)
+
+
+def _selecting(run: PlannedRun, seen: int) -> int:
+    """Jokes that the select critic judged: at each look sampled ones and one at tuned decoding."""
+    size = int(run.options.get("select_size", 48))
+    return (seen * (int(run.options.get("select_jokes", 2)) + 1) + 1) * size
+
+
+def pick_best(record: Mapping[str, Any], texts: Sequence[str], n: int = 4) -> Evaluated:
+    """Of each prompt's first n lines the one that the training critic scores highest.
+
+    Lines that are lost or without a score are picked only where there is no other.
+    """
+    at = []
+    for scores, lost in zip(record["train_scores"], record["lost"], strict=True):
+        ranked = [
+            (s is not None and not gone, -1e9 if s is None else s, -i)
+            for i, (s, gone) in enumerate(zip(scores[:n], lost[:n], strict=True))
+        ]
+        at.append(-max(ranked)[2])
+    lines = [row[i] for row, i in zip(record["jokes"], at, strict=True)]
+    picked = [row[i] for row, i in zip(record["scores"], at, strict=True)]
+    unknown: list[float | None] = [None] * len(at)
+    return read_system(
+        {
+            "name": f"{record['name']} + best-of-{n}",
+            "prompts": record["prompts"],
+            "rating": _bottomed(picked, record["lost"], at),
+            "amusing": unknown,
+            "fact": unknown,
+            "words": [float(len(words(line))) for line in lines],
+            "recall": [recall(t, line) for t, line in zip(texts, lines, strict=True)],
+            "scores": [[s] for s in picked],
+            "lost": [[row[i]] for row, i in zip(record["lost"], at, strict=True)],
+            "decoding": f"{record.get('decoding', '')}, training critic picks",
+        },
+        "picked",
+    )
+
+
+def _bottomed(
+    picked: Sequence[float | None], lost: Sequence[Sequence[bool]], at: Sequence[int]
+) -> list[float | None]:
+    """Ratings of picked lines, 0 for a lost one, as in every mean."""
+    return [0.0 if row[i] else s for s, row, i in zip(picked, lost, at, strict=True)]
+
+
+def _curve(pool: Any) -> BestOfN | None:
+    if not pool or not pool.get("ratings"):
+        return None
+    picking, ratings = pool["train_scores"], pool["ratings"]
+    lost = pool.get("lost") or [[False] * len(row) for row in ratings]
+    rows = list(zip(picking, ratings, lost, strict=True))
+    return best_of_n_curve(
+        [[None if x else s for s, x in zip(scores, gone, strict=True)] for scores, _, gone in rows],
+        [[0.0 if x else r for r, x in zip(rated, gone, strict=True)] for _, rated, gone in rows],
+    )
+
+
+def _refuse_other_bases(plan: Sequence[PlannedRun]) -> None:
+    """Runs whose adapters belong to other base weights must not meet.
+
+    Raises:
+        ValueError: with both runs.
+    """
+    first: tuple[str, str] | None = None
+    for run in plan:
+        found = find(run)
+        files = (
+            sorted(found.folder.glob(f"checkpoints/*/adapter/{ADAPTER_MANIFEST}")) if found else []
+        )
+        if not files:
+            continue
+        base = str(read_json(files[-1]).get("base_sha256"))
+        first = first or (run.name, base)
+        if base != first[1]:
+            raise ValueError(
+                f"{first[0]} was trained on a base with hash {first[1][:12]}, {run.name} on "
+                f"{base[:12]}: such runs must not meet"
+            )
+
+
+def _shown(ties: Mapping[Path, float]) -> str:
+    return ", ".join(f"{file.parent.name} {tie:g}" for file, tie in ties.items())

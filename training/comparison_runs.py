@@ -1,0 +1,210 @@
+"""Carrying out a comparison's plan over several sittings: each run its own process.
+
+What is done is skipped, what is half-done is resumed; what fails is kept as a row with its reason
+and tried again in the next sitting. No torch here.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from evaluation.render import strip_controls
+from training.comparison import (
+    EXTENDED,
+    MANIFEST,
+    PlannedRun,
+    Settings,
+    find,
+    is_code,
+    plan_trials,
+    read_json,
+    write_json,
+)
+from training.presets import Grid, Study
+
+HERE = Path(__file__).resolve().parent.parent
+EXIT_STOPPED = 3
+REASON = 300
+"""Characters of a reason that are kept."""
+
+Runner = Callable[[Sequence[str], Path], int]
+"""Runs a command with its output appended to a file; returns the exit status."""
+
+
+class Record:
+    """comparison.json: the settings, and what became of every run so far."""
+
+    def __init__(self, root: Path, settings: Settings) -> None:
+        """Read the record of an earlier sitting, or begin one in memory.
+
+        Args:
+            root: the comparison's folder.
+            settings: of this sitting.
+
+        Raises:
+            ValueError: another comparison, or a damaged file.
+        """
+        self.file = root / MANIFEST
+        self.settings = settings
+        self.runs: dict[str, Any] = {}
+        self.tuned: dict[str, Any] = {}
+        if self.file.exists():
+            stored = read_json(self.file)
+            now = json.loads(json.dumps(asdict(settings)))
+            for name, value in stored["settings"].items():
+                if name not in EXTENDED and now.get(name) != value:
+                    raise ValueError(
+                        f"{root} compares with {name} {value!r}, not {now.get(name)!r}; a later "
+                        f"sitting may change {', '.join(EXTENDED)} only"
+                    )
+            self.runs, self.tuned = stored["runs"], stored["tuned"]
+
+    def write(self) -> None:
+        """Write it in one rename."""
+        content = {"settings": asdict(self.settings), "tuned": self.tuned, "runs": self.runs}
+        write_json(self.file, content)
+
+    def add(self, name: str, state: str, reason: str, *, seconds: float | None = None) -> None:
+        """Note what became of a run; `seconds` of this attempt, None if nothing was run."""
+        entry = self.runs.setdefault(name, {"attempts": []})
+        entry |= {"state": state, "reason": reason}
+        if seconds is not None:
+            entry["attempts"].append(round(seconds, 1))
+        self.write()
+
+    def seconds(self, name: str) -> float | None:
+        """Of all attempts; None where one was cut off before it could be noted."""
+        entry = self.runs.get(name, {})
+        spent = entry.get("attempts", [])
+        return sum(spent) if spent and not entry.get("cut_off") else None
+
+    def begin(self, name: str) -> None:
+        """Note that an attempt begins; one that is still noted was cut off."""
+        entry = self.runs.setdefault(name, {"attempts": []})
+        entry["cut_off"] = entry.get("cut_off", False) or entry.get("state") == "running"
+        entry |= {"state": "running", "reason": ""}
+        self.write()
+
+
+def tune(
+    settings: Settings,
+    study: Study,
+    grid: Mapping[str, Grid],
+    root: Path,
+    record: Record,
+    run: Runner,
+) -> None:
+    """Run the trials and note the best options of each method, by the select critic.
+
+    A method whose trials all failed keeps the committed options.
+
+    Raises:
+        ValueError: the grid has too few trials.
+        KeyboardInterrupt: Ctrl-C.
+    """
+    scores: dict[str, list[tuple[float, dict[str, Any]]]] = {}
+    for planned in plan_trials(settings, study, grid, root):
+        if planned.method in record.tuned:
+            continue
+        folder = train(planned, root, record, run)
+        rating = None if folder is None else best_look(folder)
+        if rating is not None:
+            trial = grid[planned.algo].trials[int(planned.name.rpartition("-")[2])]
+            scores.setdefault(planned.method, []).append((rating, dict(trial)))
+    for method, found in scores.items():
+        record.tuned[method] = max(found, key=lambda pair: pair[0])[1]
+    record.write()
+
+
+def best_look(folder: Path) -> float | None:
+    """The select critic's mean rating at the step that a finished run calls its best."""
+    best = read_json(folder / "results.json")["best_step"]
+    return dict(looks(folder)).get(best)
+
+
+def looks(folder: Path) -> list[tuple[int, float | None]]:
+    """(step, mean select rating) of every look of a run."""
+    file = folder / "metrics.jsonl"
+    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+    records = [json.loads(line) for line in lines]
+    return [(r["step"], r["select/rating"]) for r in records if "select/rating" in r]
+
+
+def train(planned: PlannedRun, root: Path, record: Record, run: Runner) -> Path | None:
+    """Start or resume one run, unless it is done; returns its folder if it is done now.
+
+    Raises:
+        ValueError: its folder holds another run.
+        KeyboardInterrupt: Ctrl-C; the run has saved itself.
+    """
+    found = find(planned)
+    if found is not None and found.done:
+        if record.runs.get(planned.name, {}).get("state") != "done":
+            record.add(planned.name, "done", "")
+        return found.folder
+    if found is None:
+        file = root / "options" / f"{planned.name}.json"
+        write_json(file, dict(planned.options))
+        command = ["--algo", planned.algo, "--config", str(file)]
+    else:
+        command = ["--resume", str(found.folder)]
+        if any(is_code(str(planned.options.get(key, ""))) for key in ("critic", "select_critic")):
+            command.append("--trust-critic")  # the plan names it, so it may be imported again
+    log = root / "logs" / f"{planned.name}.log"
+    record.begin(planned.name)
+    began = time.monotonic()
+    try:
+        status = run([sys.executable, str(HERE / "train.py"), *command], log)
+    except KeyboardInterrupt:
+        record.add(planned.name, "stopped", "Ctrl-C", seconds=time.monotonic() - began)
+        raise
+    seconds = time.monotonic() - began
+    found = find(planned)
+    if status == 0 and found is not None and found.done:
+        record.add(planned.name, "done", "", seconds=seconds)
+        return found.folder
+    state = "stopped" if status == EXIT_STOPPED else "failed"
+    record.add(planned.name, state, last_line(log) or f"exit status {status}", seconds=seconds)
+    return None
+
+
+def last_line(log: Path) -> str:
+    """The last line with something in it, without control characters."""
+    text = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
+    lines = [line for line in map(strip_controls, text.splitlines()) if line]
+    return lines[-1][:REASON] if lines else ""
+
+
+def run_logged(command: Sequence[str], log: Path, *, keep: Sequence[int] = ()) -> int:
+    """Run a process with its output appended to a file; Ctrl-C lets it save itself first.
+
+    Args:
+        command: program and arguments.
+        log: appended to.
+        keep: descriptors that the process inherits: a lock that it holds on to even where this
+            process is killed, so that no other sitting touches its run.
+
+    Raises:
+        KeyboardInterrupt: once the process has ended.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    path = os.pathsep.join(filter(None, (str(HERE), os.environ.get("PYTHONPATH", ""))))
+    with log.open("ab") as out, subprocess.Popen(
+        list(command), stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT,
+        env=os.environ | {"PYTHONPATH": path}, pass_fds=tuple(keep),
+    ) as process:  # fmt: skip
+        try:
+            return process.wait()
+        except KeyboardInterrupt:  # the terminal sent it to the process as well
+            process.wait()
+            raise
+        except BaseException:
+            process.terminate()
+            process.wait()
+            raise
