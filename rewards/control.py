@@ -9,7 +9,10 @@
                 0 where the labels' slope goes further the same way: a control adds no incentive
 
 k brings labels to the critic's scale: 1 for a critic on the labels' own scale, else the slope of
-scores against labels corrected for attenuation, (std score / std label) / max(correlation, 0.3).
+scores on labels, within prompts and net of the covariates, at least 0. Net of them, since a liking
+for length would pass for a coarser scale and be kept (docs/debias.md). Noise of the labels makes k
+too small, so that a little too much is taken out; a critic that does not follow the labels has k
+near 0 and keeps no slope.
 Slopes are fitted jointly over the covariates, within prompts where most lines share their prompt
 with another (what a reward compares), else over all lines. A fit sees frozen calibration jokes and
 a bounded window of past steps, never the batch that it corrects, and is shrunk to the calibration
@@ -28,8 +31,8 @@ from rewards.text import recall, words
 
 MODES = ("none", "linear", "lowess", "calibrated")
 COVARIATES = ("length", "overlap")
-LOWEST_CORRELATION = 0.3
-"""Critics that hardly follow the labels would otherwise get boundless label slopes."""
+DETERMINED = 1e-9
+"""Labels whose variance the covariates leave less of than this say nothing beside them."""
 SPAN = 0.6
 """Share of the lines that a locally weighted line looks at."""
 
@@ -96,22 +99,33 @@ def fit_slopes(x: Floats, y: Floats, groups: Sequence[int]) -> Slopes:
         y: (N,) scores or labels.
         groups: (N,) which prompt (of which step) each line belongs to.
     """
-    _, place, sizes = np.unique(np.asarray(groups), return_inverse=True, return_counts=True)
-    if (sizes[place] > 1).mean() < 0.5:
-        place = np.zeros(len(y), dtype=int)
-    n_groups = int(place.max()) + 1
-    count = np.bincount(place, minlength=n_groups)
-
-    def centred(v: Floats) -> Floats:
-        return v - (np.bincount(place, v, minlength=n_groups) / count)[place]
-
-    xc = np.stack([centred(column) for column in x.T], axis=1)
-    yc = centred(y)
+    xc = np.stack([centred(column, groups) for column in x.T], axis=1)
+    yc = centred(y, groups)
+    n_groups = len(set(groups)) if _has_company(groups) else 1
     spread = np.linalg.pinv(xc.T @ xc, rcond=1e-10)
     slope = spread @ xc.T @ yc
     left = yc - xc @ slope
     free = max(len(y) - n_groups - x.shape[1], 1)
     return Slopes(slope, np.sqrt(np.diag(spread) * (left @ left) / free))
+
+
+def centred(v: Floats, groups: Sequence[int]) -> Floats:
+    """`v` minus the mean of its group; minus that of all where most lines are alone in theirs.
+
+    Args:
+        v: (N,) values.
+        groups: (N,) which prompt (of which step) each line belongs to.
+    """
+    if not _has_company(groups):
+        return np.asarray(v - v.mean())
+    _, place, sizes = np.unique(np.asarray(groups), return_inverse=True, return_counts=True)
+    means: Floats = np.bincount(place, v) / sizes
+    return v - means[place]
+
+
+def _has_company(groups: Sequence[int]) -> bool:
+    _, place, sizes = np.unique(np.asarray(groups), return_inverse=True, return_counts=True)
+    return bool((sizes[place] > 1).mean() >= 0.5)
 
 
 def local_line(x: Floats, y: Floats, at: Floats) -> Floats:
@@ -294,12 +308,13 @@ class Control:
         """The labels' slopes in units of the scores; frozen, since only these jokes have labels."""
         known = np.array([label is not None for label in self._labels])
         labels = np.array([label for label in self._labels if label is not None], dtype=float)
-        slope = fit_slopes(x[known], labels, groups[known].tolist()).slope
+        own = groups[known].tolist()
+        slope = fit_slopes(x[known], labels, own).slope
         if self.config.same_scale:
             return slope
-        scores = y[known]
-        if scores.std() < 1e-12 or labels.std() < 1e-12:
-            return np.zeros_like(slope)
-        correlation = float(np.corrcoef(scores, labels)[0, 1])
-        gain = float(scores.std() / labels.std()) / max(correlation, LOWEST_CORRELATION)
-        return slope * gain
+        # Frisch-Waugh: the slope on what x leaves of the labels is the slope on labels net of x.
+        beside = centred(labels - x[known] @ slope, own)
+        if beside.var() <= DETERMINED * centred(labels, own).var():
+            beside = centred(labels, own)
+        gain = float(fit_slopes(beside[:, None], y[known], own).slope[0])
+        return slope * max(gain, 0.0)

@@ -66,6 +66,23 @@ def test_calibrated_does_not_care_about_the_critics_unit():
     assert ten == pytest.approx([10 * x + 3 for x in once])
 
 
+@pytest.mark.parametrize("label_slope", [(0.1, 1.0), (-0.1, -1.0)])
+def test_a_critics_liking_for_length_does_not_pass_for_another_scale(label_slope):
+    jokes, scores = lines(label_slope=label_slope, noise=0.0)
+    quality = np.random.default_rng(1).normal(size=len(jokes))  # beside length and overlap
+    jokes = [j._replace(label=j.label + q) for j, q in zip(jokes, quality, strict=True)]
+    scores = [3 * (s + q) for s, q in zip(scores, quality, strict=True)]
+    after = slopes_of(jokes, debiased(fitted("calibrated", jokes, scores), jokes, scores))
+    assert after == pytest.approx(3 * slopes_of(jokes, [j.label for j in jokes]))
+
+
+def test_a_critic_against_the_labels_keeps_no_slope():
+    jokes, scores = lines()
+    against = [-s for s in scores]
+    after = slopes_of(jokes, debiased(fitted("calibrated", jokes, against), jokes, against))
+    assert after == pytest.approx([0, 0], abs=1e-9)
+
+
 def test_a_critic_that_shares_the_labels_slopes_is_left_alone():
     jokes, scores = lines(score_slope=(0.1, 1.0), noise=0.0)
     control = fitted("calibrated", jokes, scores)
