@@ -267,11 +267,8 @@ def _metrics(critic: object) -> dict[str, float]:
     known = found() if callable(found) else found
     if not isinstance(known, Mapping):
         return {}
-    return {
-        name: float(known[f"critic/{name}"])
-        for name in ("tokens", "money")
-        if f"critic/{name}" in known
-    }
+    costs = ("critic/tokens", "critic/money")
+    return {name.split("/")[1]: float(known[name]) for name in costs if name in known}
 
 
 def _rng(options: AuditOptions, what: str) -> np.random.Generator:
