@@ -46,7 +46,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--algos",
         nargs="+",
         metavar="METHOD",
-        help="of sft-more sd dpo brio brio-dpo online-dpo ppo best-of-n control; default: all",
+        help="of sft-more sd dpo dpo-labels brio brio-dpo online-dpo ppo best-of-n control",
     )
     add("--study", metavar="NAME",
         help="instead: feedback-frequency, data-size, debias or critic")  # fmt: skip

@@ -99,7 +99,6 @@ class Look(NamedTuple):
     """What the select critic said at one step."""
 
     step: int
-    judged: int  # jokes in training so far
     rating: float | None
 
 

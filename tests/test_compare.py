@@ -180,7 +180,7 @@ def test_the_whole_path_with_a_tiny_student(word_base, tmp_path):
     algos = [a for a in ("online-dpo", "ppo") if a in train.RUNS]
     command = [
         sys.executable, str(ROOT / "compare.py"), "--algos", *algos, "--seeds", "1",
-        "--budget", "judged_jokes=32", "--pool", "8", "--critic", "fake:longer-wins",
+        "--budget", "judged_jokes=32", "--pool", "8", "--critic", "fake:copies-win",
         "--config", str(tmp_path / "options.json"), "--grid", str(tmp_path / "grid.json"),
         "--out", str(tmp_path / "out"),
     ]  # fmt: skip

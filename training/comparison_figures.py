@@ -199,7 +199,7 @@ def collect(
     if len(set(ties.values())) > 1:
         raise ValueError(f"evaluations with other tie thresholds must not meet: {_shown(ties)}")
     _refuse_other_bases(plan)
-    seeds = {run.name: _seed_run(run, settings, study, systems, texts, record) for run in plan}
+    seeds = {run.name: _seed_run(run, settings, systems, texts, record) for run in plan}
     methods = tuple(
         MethodRuns(m.name, m.note, tuple(seeds[r.name] for r in plan if r.method == m.name))
         for m in study.methods
@@ -228,7 +228,6 @@ def collect(
 def _seed_run(
     run: PlannedRun,
     settings: Settings,
-    study: Study,
     systems: Mapping[str, Mapping[str, Any]],
     texts: Mapping[str, Sequence[str]],
     record: Record,
@@ -240,10 +239,7 @@ def _seed_run(
         state = entry.get("state", "planned")
         return SeedRun(run.name, seed, state, entry.get("reason", ""))
     results = read_json(found.folder / RESULTS)
-    method = next(m for m in study.methods if m.name == run.method)
     seen = looks(found.folder)
-    judged = int(results["judged_jokes"]) if method.judged else 0
-    per_step = judged / max(int(results["last_step"]), 1)
     mine = {
         split: read_system(_own(run.name, there), f"{split}, {run.name}")
         for split, there in systems.items()
@@ -261,11 +257,11 @@ def _seed_run(
         seed,
         state,
         entry.get("reason", "") if missing else "",
-        judged=judged,
+        judged=int(results["judged_jokes"]),
         selecting=_selecting(run, len(seen)),
         seconds=record.seconds(run.name),
         best_step=int(results["best_step"]),
-        looks=tuple(Look(step, round(step * per_step), rating) for step, rating in seen),
+        looks=tuple(Look(step, rating) for step, rating in seen),
         systems=mine,
         with_best_of_4=picked,
     )

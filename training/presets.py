@@ -49,8 +49,20 @@ METHODS: Mapping[str, Method] = {
         Method("sft-more", "sft-more", judged=0.0, note="asks no critic in training"),
         Method("sd", "sd"),
         Method("dpo", "dpo", note="all jokes by the start student"),
+        Method(
+            "dpo-labels",
+            "dpo",
+            {"pairs": "labels"},
+            judged=0.0,
+            note="judges none: its pairs are the labels that the training critic is made of",
+        ),
         Method("brio", "brio"),
-        Method("brio-dpo", "brio-dpo", note="pairs of its first half are made, not judged"),
+        Method(
+            "brio-dpo",
+            "brio-dpo",
+            judged=0.5,
+            note="pairs of its first half are made, not judged",
+        ),
         Method("online-dpo", "online-dpo"),
         Method("ppo", "ppo"),
         Method(

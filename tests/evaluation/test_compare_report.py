@@ -29,7 +29,7 @@ def system(rating, *, words=14.0, amusing=0.2, prompts=PROMPTS):
 
 
 def seed(name, number, rating, **known):
-    looks = (Look(0, 0, 2.0), Look(5, 320, 2.0 + rating / 10), Look(10, 640, rating))
+    looks = (Look(0, 2.0), Look(5, 2.0 + rating / 10), Look(10, rating))
     settings = {"judged": 640, "selecting": 624, "seconds": 400.0, "best_step": 10}
     settings |= {"looks": looks, "systems": {"report": system(rating)}} | known
     return SeedRun(f"{name}-s{number}", number, "done", **settings)
