@@ -108,6 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _evaluate(options: argparse.Namespace) -> None:
     """Evaluate the systems, count votes if there are any, write everything at the end."""
+    from evaluation.votes import read_votes
     from training.test_looks import check_reason, record_look
 
     held_out = options.split != "report"
@@ -147,11 +148,16 @@ def _evaluate(options: argparse.Namespace) -> None:
         **seed,
     )
     planned = plan(wanted)
-    if held_out:
-        systems = ", ".join(options.systems)
-        record_look(f"evaluation of {systems} on {options.split}", options.reason)
+    if options.votes is not None:
+        read_votes(options.votes)  # for its faults: ids can only be checked when lines are there
+
+    def look() -> None:
+        if held_out:
+            systems = ", ".join(options.systems)
+            record_look(f"evaluation of {systems} on {options.split}", options.reason)
+
     try:
-        found = evaluate(wanted, planned, _say)
+        found = evaluate(wanted, planned, _say, look)
     except WeightsError as error:
         raise ValueError(str(error)) from error
     results = found.results

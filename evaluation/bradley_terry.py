@@ -7,8 +7,8 @@
 Every pair of systems that met gets PRIOR wins each way, so a strength stays finite where one side
 wins every time. Intervals resample prompts whole; the same resamples for all systems.
 
-Sources: Bradley and Terry 1952, doi:10.2307/2334029; ties as half a win for each side and the
-Newton step with a bootstrap as in Chatbot Arena, Chiang et al. 2024, arXiv:2403.04132, section 4.
+Sources: Bradley and Terry 1952, doi:10.2307/2334029; ties as half a win for each side and bootstrap
+intervals as in Chatbot Arena, Chiang et al. 2024, arXiv:2403.04132. The fit is Newton's method.
 """
 
 from collections.abc import Mapping, Sequence

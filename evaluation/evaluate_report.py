@@ -8,7 +8,7 @@ from typing import Any
 
 from evaluation.audit_report import MISSING, number
 from evaluation.evaluate_plots import plots
-from evaluation.evaluate_tables import Results, percent, tables
+from evaluation.evaluate_tables import Results, interval, percent, tables
 from evaluation.render import escape_markdown, strip_controls
 
 __all__ = ["MISSING", "html", "markdown"]
@@ -71,6 +71,13 @@ def _summary(results: Results) -> list[str]:
     else:
         held = "holds" if control["even"] else "FAILS"
         told.append(f"Control {held}: {control['what']}: {percent(control['rate'])} %.")
+    accuracy = results["accuracy"]
+    if accuracy is not None:
+        shown = interval(accuracy["accuracy"]) if accuracy["accuracy"] else "not known"
+        told.append(
+            f"On prompts of this kind the share of {accuracy['pairs']} labelled pairs that the "
+            f"critic orders right is {shown}."
+        )
     return told
 
 

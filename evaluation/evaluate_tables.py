@@ -131,7 +131,13 @@ def _pairs(results: Results) -> Table:
         "system", "against", "win rate, %", "won/tied/lost, %", "WTR, %", "at equal length, %",
         "smallest detectable, points", "win rate at tie threshold 0 / doubled, %",
     )  # fmt: skip
-    return Table("Every system against every other", heads, tuple(rows))
+    remarks = [
+        f"{p['a']} against {p['b']}: {remark}."
+        for p in results["pairs"]
+        if p["rate"] is not None and p["length_controlled"] is not None
+        for remark in p["length_controlled"]["remarks"]
+    ]
+    return Table("Every system against every other", heads, tuple(rows), " ".join(remarks))
 
 
 def _scale(results: Results) -> Table:

@@ -162,7 +162,8 @@ def halves(jokes: Jokes, scores: Scores) -> tuple[tuple[Jokes, Scores], tuple[Jo
 def best_of_n_kl(n: int) -> float:
     """Nats that best-of-n lies from what it picks of, at most: log n - (n - 1) / n.
 
-    Exact where no two jokes score alike; Beirami et al. 2024, arXiv:2401.01879, show the bound.
+    Exact only where no joke is likely to be drawn twice; that it is an upper bound is shown by
+    Beirami et al. 2024, arXiv:2401.01879.
 
     Raises:
         ValueError: n < 1.

@@ -87,18 +87,20 @@ def keys(
     return clean
 
 
-def read_votes(path: Path, known: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+def read_votes(
+    path: Path, known: Sequence[Mapping[str, Any]] | None = None
+) -> dict[str, list[str]]:
     """Read votes by pair id.
 
     Args:
         path: JSONL of `id` and `vote`.
-        known: `blind` of results.json.
+        known: `blind` of results.json; None: any id will do.
 
     Raises:
         ValueError: file, line number and what is wrong, a pair that is not of this evaluation, or
             no vote at all.
     """
-    ids = {i for one in known for i in one["key"]}
+    ids = None if known is None else {i for one in known for i in one["key"]}
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -116,7 +118,8 @@ def read_votes(path: Path, known: Sequence[Mapping[str, Any]]) -> dict[str, list
             raise ValueError(f"{where}: need an object with 'id' and 'vote'")
         if record["vote"] not in ("a", "b", "tie"):
             raise ValueError(f"{where}: vote is {record['vote']!r}, allowed are a, b, tie")
-        if not isinstance(record["id"], str) or record["id"] not in ids:
+        named = isinstance(record["id"], str)
+        if not named or (ids is not None and record["id"] not in ids):
             raise ValueError(f"{where}: pair {record['id']!r} is not of this evaluation")
         votes.setdefault(record["id"], []).append(record["vote"])
     if not votes:

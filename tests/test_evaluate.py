@@ -275,6 +275,9 @@ def test_bad_input_is_one_line_and_status_2_and_writes_nothing(
 def test_a_held_out_split_is_a_recorded_look(world, main, monkeypatch, tmp_path):
     looks = tmp_path / "looks.md"
     monkeypatch.setattr(test_looks, "LOOKS", looks)
+    refused = ["--split", "headline", "--reason", "why", "--critic", "embedded-report"]
+    assert main(world / "one", *refused)[0] == 2
+    assert not looks.exists()
     status, results, _ = main(
         world / "one", *FAST, "--split", "headline", "--reason", "the figures of a table",
         "--size", "8", "--decoding", "sampled", "--accuracy", "40", "--max-tokens", "8",

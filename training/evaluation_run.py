@@ -22,6 +22,7 @@ from rewards.types import Rater
 from training.audit_data import corpus_pairs, subsample
 from training.evaluation_plan import EvaluationOptions, Plan
 from training.parts import as_rater, is_ours, make_critic
+from training.run_folder import package_version
 from training.selection import rate_jokes
 from training.system_lines import (
     Lines,
@@ -48,13 +49,20 @@ class Evaluated(NamedTuple):
     pairs: str  # blind pairs, JSONL
 
 
-def evaluate(options: EvaluationOptions, planned: Plan, say: Callable[[str], None]) -> Evaluated:
+def evaluate(
+    options: EvaluationOptions,
+    planned: Plan,
+    say: Callable[[str], None],
+    look: Callable[[], None],
+) -> Evaluated:
     """Write, judge and measure.
 
     Args:
         options: of the command line.
         planned: what `plan` made of them.
         say: told how far the work is, a line at a time.
+        look: called when weights and critic are there, before the first line is written: a look at
+            held-out prompts is recorded even if it is broken off, but not where it was refused.
 
     Raises:
         ValueError: weights, critics or adapters that do not fit.
@@ -67,7 +75,9 @@ def evaluate(options: EvaluationOptions, planned: Plan, say: Callable[[str], Non
     if options.ledger is not None:
         ledger = Ledger(options.ledger, run="evaluate", budget=budget)
     try:
-        return _Evaluation(options, planned, student, ledger, say).run()
+        evaluation = _Evaluation(options, planned, student, ledger, say)
+        look()
+        return evaluation.run()
     finally:
         if ledger is not None:
             ledger.close()
@@ -108,7 +118,8 @@ class _Evaluation:
             base_scores=base_scores,
         )
         self.say("working out the figures")
-        results: dict[str, Any] = {"split": options.split, "seed": options.seed}
+        results: dict[str, Any] = {"version": package_version(), "split": options.split}
+        results |= {"seed": options.seed, "critic_arg": list(options.critic_arg)}
         results |= figures(judged, setting)
         rivals = [r for r in RIVALS if r in lines]
         made = blinded(judged, setting, rivals)

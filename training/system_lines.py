@@ -108,7 +108,8 @@ def write_lines(
         if system.kind == "run":
             run = runs[system.name]
             writing.student.load_adapter(run.adapter)
-            made = _student_lines(system.name, writing.student, writing, of_run=True)
+            heir = run.algo != "sft"  # imitation begins at the bare base: another hand
+            made = _student_lines(system.name, writing.student, writing, heir=heir)
             for lines in made:
                 lines.train_critic = run.train_critic
                 lines.note = f"{run.algo}, {run.adapter.parent.name}"
@@ -227,15 +228,15 @@ def _folder(system: System, writing: Writing) -> list[Lines]:
         student = writing.student
         student.load_adapter(system.path)
         start = system.path.resolve() == SHIPPED.resolve()
-        made = _student_lines(system.name, student, writing, of_run=False)
+        made = _student_lines(system.name, student, writing, heir=False)
         for lines in made:
             lines.source = START_SOURCE if start else ""
         return made
     other = Student.load(str(system.path), device=writing.device)
-    return _student_lines(system.name, other, writing, of_run=False)
+    return _student_lines(system.name, other, writing, heir=False)
 
 
-def _student_lines(name: str, student: Student, writing: Writing, *, of_run: bool) -> list[Lines]:
+def _student_lines(name: str, student: Student, writing: Writing, *, heir: bool) -> list[Lines]:
     """Sampled at 0.7 as NAME, and at its best decoding as NAME-tuned.
 
     KL is of the policy that samples at 0.7, for both rows: it is a property of the student.
@@ -243,7 +244,7 @@ def _student_lines(name: str, student: Student, writing: Writing, *, of_run: boo
     writing.say(f"{name} writes")
     texts = [p.text for p in writing.prompts]
     done = _sample(student, texts, writing.jokes, writing)
-    source = DESCENDANT if of_run and student.start_sha256 else ""
+    source = DESCENDANT if heir and student.start_sha256 else ""
     kl = kl_to_start(student, done) if student is writing.student else None
     rows = []
     sampled = Lines(name, _groups(done, writing.jokes), _shown(SAMPLED), source, kl=kl)
