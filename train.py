@@ -20,6 +20,13 @@ from pathlib import Path
 from typing import Any
 
 from agents.configs import FREE_ON_RESUME, PPOConfig, RunConfig, SFTConfig
+from agents.feedback_configs import (
+    BRIOConfig,
+    BrioDPOConfig,
+    OfflineDPOConfig,
+    SelfDistilConfig,
+    SFTMoreConfig,
+)
 from agents.preference_configs import OnlineDPOConfig
 from training.run_folder import (
     find_run,
@@ -47,6 +54,46 @@ class OnlineDPORun:
 
 
 @dataclass(frozen=True)
+class OfflineDPORun:
+    """Direct preference optimisation on pairs gathered once, or given (TRL's DPOTrainer)."""
+
+    run: RunConfig = field(default_factory=RunConfig)
+    dpo: OfflineDPOConfig = field(default_factory=OfflineDPOConfig)
+
+
+@dataclass(frozen=True)
+class BRIORun:
+    """Ranking of the student's own jokes, with imitation of the teacher's."""
+
+    run: RunConfig = field(default_factory=RunConfig)
+    brio: BRIOConfig = field(default_factory=BRIOConfig)
+
+
+@dataclass(frozen=True)
+class BrioDPORun:
+    """Teacher over student jokes by ranking, then online DPO."""
+
+    run: RunConfig = field(default_factory=RunConfig)
+    brio_dpo: BrioDPOConfig = field(default_factory=BrioDPOConfig)
+
+
+@dataclass(frozen=True)
+class SelfDistilRun:
+    """Imitation of the student's own best jokes: rejection-sampling fine-tuning."""
+
+    run: RunConfig = field(default_factory=RunConfig)
+    sd: SelfDistilConfig = field(default_factory=SelfDistilConfig)
+
+
+@dataclass(frozen=True)
+class SFTMoreRun:
+    """More imitation of the teacher's jokes, without a critic: the fair control."""
+
+    run: RunConfig = field(default_factory=RunConfig)
+    sft_more: SFTMoreConfig = field(default_factory=SFTMoreConfig)
+
+
+@dataclass(frozen=True)
 class SFTRun:
     """Imitation of the teacher's jokes: makes a start student."""
 
@@ -54,7 +101,16 @@ class SFTRun:
     sft: SFTConfig = field(default_factory=SFTConfig)
 
 
-RUNS: dict[str, type[Any]] = {"ppo": PPORun, "online-dpo": OnlineDPORun, "sft": SFTRun}
+RUNS: dict[str, type[Any]] = {
+    "ppo": PPORun,
+    "online-dpo": OnlineDPORun,
+    "dpo": OfflineDPORun,
+    "brio": BRIORun,
+    "brio-dpo": BrioDPORun,
+    "sd": SelfDistilRun,
+    "sft-more": SFTMoreRun,
+    "sft": SFTRun,
+}
 STUDENTS = (
     "start          the shipped adapter on smollm2-135m: imitation of the corpus' train jokes",
     "smollm2-135m   the bare instruct model; fetched once",
@@ -67,9 +123,10 @@ NO_CODE = ("fake", "local", "openai")
 EXIT_BAD_INPUT, EXIT_INTERRUPTED = 2, 130
 
 HELP = """\
-usage: python train.py [--algo ppo|online-dpo|sft] [OPTIONS]
+usage: python train.py [--algo NAME] [OPTIONS]
 
-  --algo NAME          ppo (default), online-dpo or sft; `--algo NAME --help` shows its options
+  --algo NAME          ppo (default), online-dpo, dpo, brio, brio-dpo, sd, sft-more or sft;
+                       `--algo NAME --help` shows its options
   --resume RUN|last    continue a run folder, bit for bit
   --trust-critic       with --resume: import the modules that the run folder names
   --config FILE        options from JSON, e.g. {"updates": 40}; the command line wins
@@ -311,11 +368,15 @@ def _listed(what: str) -> list[str]:
 
 
 def _fix_threads(threads: int) -> None:
-    """A fixed number, before torch loads: a resumed run must add in the same order."""
+    """A fixed number, before torch loads: a resumed run must add in the same order.
+
+    Other libraries' switches that must be set as early stand here too.
+    """
     n = threads or os.cpu_count() or 1
     os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(n)
     os.environ["OMP_DYNAMIC"] = os.environ["MKL_DYNAMIC"] = "FALSE"
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # TRL's trainers report their use
 
 
 if __name__ == "__main__":

@@ -110,7 +110,8 @@ def test_help_shows_every_option_without_torch():
 
 def test_version_and_lists(main):
     assert re.fullmatch(r"punchline \S.*\n", main("--version")[1])
-    assert main("--list", "algos")[1].split() == ["ppo", "online-dpo", "sft"]
+    algos = ["ppo", "online-dpo", "dpo", "brio", "brio-dpo", "sd", "sft-more", "sft"]
+    assert main("--list", "algos")[1].split() == algos
     assert "smollm2-135m" in main("--list", "students")[1]
     critics = main("--list", "critics")[1].splitlines()
     assert {"embedded", "embedded-select", "fake:honest"} <= set(critics)
@@ -120,7 +121,7 @@ def test_version_and_lists(main):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--algo", "dqn"], "--algo is 'dqn', allowed are ppo, online-dpo, sft"),
+        (["--algo", "dqn"], "--algo is 'dqn', allowed are ppo, online-dpo, dpo, brio"),
         (["--updates", "0"], "--updates is 0, must be >= 1"),
         (["--updates", "many"], "--updates"),
         (["--updates"], "--updates"),

@@ -4,27 +4,38 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from agents.brio import BRIO
+from agents.brio_dpo import BrioDPO
 from agents.configs import RunConfig
+from agents.feedback_configs import OfflineDPOConfig
+from agents.offline_dpo import OfflineDPO, PairBatch
 from agents.online_dpo import OnlineDPO
 from agents.optim import Diverged
 from agents.ppo import PPO
+from agents.self_distil import SelfDistil
+from agents.sft_more import SFTMore
 from agents.student import Student
 from envs.prompts import teacher_jokes
 from rewards.calls import CriticError
 from rewards.embedded import KINDS, manifest_of
 from rewards.ledger import BudgetReached, Ledger, NotRecorded
+from rewards.reward import CompositeReward
 from rewards.spend import spend_tables
+from rewards.types import JokeReward
 from training.checkpoint import ADAPTER, checkpoints, load_checkpoint
 from training.final_table import Table, build_table, save_table, write_systems
 from training.loop import CHECKPOINTS, Loop, Selector, TooManyUnscored
+from training.offline_pairs import GivenPairs, given_pairs
 from training.parts import (
     Critics,
     GroupConfig,
+    PromptSets,
     check_critics,
     is_ours,
     ledger_file,
@@ -40,8 +51,16 @@ SELECT_SEED = 7_001
 TABLE_SEED = 9_001
 """Random numbers of selection and table: the same for every run, so that runs compare."""
 
-AGENTS: Mapping[str, Callable[..., Any]] = {"ppo": PPO, "online-dpo": OnlineDPO}
-"""Algorithms that learn from their own jokes; their options are named alike, with underscores."""
+AGENTS: Mapping[str, Callable[..., Any]] = {
+    "ppo": PPO,
+    "online-dpo": OnlineDPO,
+    "sd": SelfDistil,
+    "sft-more": SFTMore,
+    "dpo": OfflineDPO,
+    "brio": BRIO,
+    "brio-dpo": BrioDPO,
+}
+"""Algorithms that share the loop; their options are named alike, with underscores."""
 
 EXIT_STOPPED = 3
 DEPENDENT = 0.6
@@ -57,7 +76,7 @@ def run_online(
     resume: bool,
     talk: int,
 ) -> int:
-    """Train by an algorithm that judges its own jokes, print the table; returns the exit status.
+    """Train by an algorithm of the loop, print the table; returns the exit status.
 
     Args:
         algo: one of AGENTS.
@@ -77,6 +96,7 @@ def run_online(
     _fix_threads(run)
     sets = prompt_sets(run)
     check_critics(run)
+    given = _given(run, config, sets)
     done = checkpoints(folder / CHECKPOINTS) if resume else []
     saved = load_checkpoint(done[-1]) if done else None  # None: killed before the first
     student = Student.load(run.student, device=run.device)
@@ -93,7 +113,8 @@ def run_online(
     reward = make_reward(run, config, critics, student)
     env = make_env(run, config, sets, reward)
     env.reset(seed=run.seed)
-    agent = AGENTS[algo](config, student, seed=run.seed)
+    known = {} if given is None else {"pairs": given.pairs}
+    agent = AGENTS[algo](config, student, seed=run.seed, **known)
     select_texts = [p.text for p in sets.select]
     selector = Selector(
         critics.select, select_texts, run.select_jokes, config.temperature, config.max_tokens,
@@ -108,7 +129,7 @@ def run_online(
             student=student,
             agent=agent,
             env=env,
-            reward=reward,
+            reward=reward if given is None else JudgedBefore(reward),
             selector=selector,
             log=log,
             updates=config.updates,
@@ -127,7 +148,8 @@ def run_online(
             log.progress.say(
                 f"trained {agent.step} updates in {_minutes(began)}; writing the table"
             )
-            finish(run, config, sets, student, critics, loop, began)
+            labels = {} if given is None or not given.labels else {"labels": given.labels}
+            finish(run, config, sets, student, critics, loop, began, labels)
         except (TooManyUnscored, CriticError) as error:
             print(f"train.py: {error}; saved, continue with --resume {folder}")
             return EXIT_STOPPED
@@ -156,8 +178,9 @@ def finish(
     critics: Critics,
     loop: Loop,
     began: float,
+    more: Mapping[str, Any],
 ) -> None:
-    """Best and last checkpoint on the report prompts; prints and saves the table."""
+    """Best and last checkpoint on the report prompts; prints and saves the table with `more`."""
     by_step = {int(f.name.split("-")[1]): f for f in checkpoints(loop.folder / CHECKPOINTS)}
     adapters = {"best": by_step[loop.best_step] / ADAPTER}
     if loop.agent.step != loop.best_step:
@@ -186,12 +209,43 @@ def finish(
         "best_step": loop.best_step,
         "last_step": loop.agent.step,
         "stopped": loop.stopped,
-        "judged_jokes": loop.agent.step * config.jokes_per_update,
+        "judged_jokes": judged_jokes(config, loop.agent.step),
         "seconds": round(time.monotonic() - began, 1),
+        **more,
     }
     print(save_table(loop.folder, table, written, systems, ladder, extra))
     print(f"\n{loop.folder}: best step {loop.best_step} of {loop.agent.step}, {_minutes(began)}")
     print(f'try it: python joke.py {loop.folder} "I lost my keys again."')
+
+
+def judged_jokes(config: GroupConfig, updates: int) -> int:
+    """Jokes that so many updates have had judged: the training budget that runs are compared at."""
+    counted = getattr(config, "judged_jokes", None)  # of methods that do not judge every update
+    return updates * config.jokes_per_update if counted is None else int(counted(updates))
+
+
+@dataclass(frozen=True)
+class JudgedBefore:
+    """The reward of an offline run: its figures are of the gathering, not of the latest update."""
+
+    reward: CompositeReward
+
+    def __call__(self, prompts: Sequence[str], jokes: Sequence[str]) -> list[JokeReward]:
+        """See `rewards.types.Reward`."""
+        return self.reward(prompts, jokes)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Of the reward."""
+        return self.reward.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Undo of `state_dict`."""
+        self.reward.load_state_dict(state)
+
+
+def _given(run: RunConfig, config: GroupConfig, sets: PromptSets) -> GivenPairs | None:
+    """The pairs of an offline run, empty where it gathers them; None of every other method."""
+    return given_pairs(run, config, sets) if isinstance(config, OfflineDPOConfig) else None
 
 
 def dry_run(algo: str, options: Any, folder: Path) -> str:
@@ -202,11 +256,13 @@ def dry_run(algo: str, options: Any, folder: Path) -> str:
         return f"{algo} judges no jokes and asks no critic"
     check_critics(run)
     config: GroupConfig = getattr(options, algo.replace("-", "_"))
+    _given(run, config, sets)
     looks = math.ceil(config.updates / run.eval_every) + 1
-    judged = config.updates * config.jokes_per_update
+    trained = config.updates * config.jokes_per_update
+    judged = judged_jokes(config, config.updates)
     selecting = (looks * (run.select_jokes + 1) + 1) * len(sets.select)  # + tuned decoding
     tabled = len(sets.report) * (3 * run.table_jokes + 3)
-    tokens = (judged + selecting + tabled) * TOKENS_A_JOKE
+    tokens = (trained + selecting + tabled) * TOKENS_A_JOKE
     local = is_ours(run.critic)
     lines = [
         f"updates            {config.updates} of {config.jokes_per_update} jokes",
@@ -215,7 +271,7 @@ def dry_run(algo: str, options: Any, folder: Path) -> str:
         f"requests           {0 if local else judged} to {run.critic}",
         f"tokens             about {tokens:,} through the student",
         f"money              {'0 (the critic runs here)' if local else 'as the critic charges'}",
-        f"minutes            about {_estimate(judged, selecting + tabled):.0f} on two slow cores",
+        f"minutes            about {_estimate(trained, selecting + tabled):.0f} on two slow cores",
     ]
     if not local:
         limits = {
@@ -282,11 +338,16 @@ def _warnings(run: RunConfig, manifest: Mapping[str, Any]) -> list[str]:
 
 
 def _batch(rollout: Any) -> dict[str, Any]:
-    done = rollout.completions
+    """What an agent had in hand when it diverged, for JSON."""
+    if isinstance(rollout, PairBatch):
+        return {"pairs": [list(pair[:3]) for pair in rollout.pairs]}
+    rollout = getattr(rollout, "candidates", rollout)
+    done, rewards = rollout.completions, getattr(rollout, "rewards", None)
+    told = [] if rewards is None else rewards.tolist()
     return {
         "prompts": done.prompts,
         "jokes": done.jokes,
-        "rewards": [x if math.isfinite(x) else None for x in rollout.rewards.tolist()],
+        "rewards": [x if math.isfinite(x) else None for x in told],
     }
 
 
