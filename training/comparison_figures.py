@@ -319,13 +319,7 @@ def _bottomed(
 def _curve(pool: Any) -> BestOfN | None:
     if not pool or not pool.get("ratings"):
         return None
-    picking, ratings = pool["train_scores"], pool["ratings"]
-    lost = pool.get("lost") or [[False] * len(row) for row in ratings]
-    rows = list(zip(picking, ratings, lost, strict=True))
-    return best_of_n_curve(
-        [[None if x else s for s, x in zip(scores, gone, strict=True)] for scores, _, gone in rows],
-        [[0.0 if x else r for r, x in zip(rated, gone, strict=True)] for _, rated, gone in rows],
-    )
+    return best_of_n_curve(pool["train_scores"], pool["ratings"])
 
 
 def _refuse_other_bases(plan: Sequence[PlannedRun]) -> None:

@@ -161,8 +161,8 @@ def train(planned: PlannedRun, root: Path, record: Record, run: Runner) -> Path 
     began = time.monotonic()
     try:
         status = run([sys.executable, str(HERE / "train.py"), *command], log)
-    except KeyboardInterrupt:
-        record.add(planned.name, "stopped", "Ctrl-C", seconds=time.monotonic() - began)
+    except (KeyboardInterrupt, SystemExit):
+        record.add(planned.name, "stopped", "told to end", seconds=time.monotonic() - began)
         raise
     seconds = time.monotonic() - began
     found = find(planned)

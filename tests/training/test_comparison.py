@@ -60,7 +60,6 @@ class Processes:
         if "--rate-pool" in rest:
             found["pool"] = {
                 "train_scores": [[1.0, 2.0, 3.0, 4.0]] * 3, "ratings": [[1.0, 2.0, 3.0, 4.0]] * 3,
-                "lost": [[False, False, False, True]] * 3,
             }  # fmt: skip
         out.mkdir(parents=True)
         (out / "results.json").write_text(json.dumps(found))
@@ -267,9 +266,10 @@ def test_figures_of_another_critic_do_not_meet(tmp_path):
         sit(tmp_path, Processes())
 
 
-def test_ctrl_c_is_noted_and_goes_up(tmp_path):
-    with pytest.raises(KeyboardInterrupt):
-        sit(tmp_path, Processes({"dpo-s0": KeyboardInterrupt}))
+@pytest.mark.parametrize("end", [KeyboardInterrupt, SystemExit])
+def test_being_told_to_end_is_noted_and_goes_up(tmp_path, end):
+    with pytest.raises(end):
+        sit(tmp_path, Processes({"dpo-s0": end}))
     assert read_json(tmp_path / "comparison.json")["runs"]["dpo-s0"]["state"] == "stopped"
 
 
@@ -350,7 +350,7 @@ def test_what_was_measured_is_collected(tmp_path):
     assert sft.runs[0].judged == 0
     assert sft.runs[0].selecting == run.selecting
     assert list(found.references["report"]) == ["start", "start-tuned", "best-of-4", "copy"]
-    assert found.curve.means == pytest.approx([6 / 4, 14 / 6, 11 / 4, 3])  # the lost one: 0
+    assert found.curve.means == pytest.approx([n * 5 / (n + 1) for n in range(1, 5)])
     assert found.tie == 0.1
 
 
