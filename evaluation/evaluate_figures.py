@@ -37,6 +37,9 @@ from evaluation.win_rate import LOST, Scores, sensitivity
 from rewards.text import recall, words
 
 START = "start"
+SHARES = ("amusing", "fact")
+"""Figures of a rating that a critic which only scores does not give."""
+AMUSING_MARK = "on amusing share"
 
 
 @dataclass(frozen=True)
@@ -174,7 +177,7 @@ def _system(j: Judged, setting: Setting) -> dict[str, Any]:
     ratings = j.labels if j.labels is not None else j.ratings
 
     def means(part: str) -> list[float | None]:
-        if ratings is None:
+        if ratings is None or part in unknown_parts(j):
             return [None] * len(j.jokes)
         rows = [
             [_part(joke, r, part, by_critic=j.labels is None) for joke, r in zip(x, y, strict=True)]
@@ -207,6 +210,16 @@ def _system(j: Judged, setting: Setting) -> dict[str, Any]:
     }
 
 
+def unknown_parts(j: Judged) -> list[str]:
+    """Shares that the reporting critic never gives (NaN): a lost line must not make them 0."""
+    known = [r for row in j.ratings or () for r in row if r is not None]
+    return [
+        part
+        for part in SHARES
+        if j.labels is None and known and all(math.isnan(getattr(r, part)) for r in known)
+    ]
+
+
 def _part(joke: str, rating: Any, part: str, *, by_critic: bool) -> float | None:
     """One figure of a rating; a lost line is at the bottom, NaN is not known."""
     if by_critic and is_lost(joke):
@@ -235,8 +248,14 @@ def _table(judged: Sequence[Judged], setting: Setting) -> dict[str, Any]:
             part = ladder(keep, {BASELINE: _lines(base, keep), j.name: _lines(j, keep)})
             rows[j.name] = next(r for r in part.rows if r.system == j.name)
     value: dict[str, Any] = plain_values(table)
-    value["rows"] = [plain_values(rows[j.name]) for j in judged]
+    value["rows"] = [_row(plain_values(rows[j.name]), unknown_parts(j)) for j in judged]
     return value
+
+
+def _row(row: dict[str, Any], unknown: Sequence[str]) -> dict[str, Any]:
+    """A row of the ladder without shares that nobody gave, and without marks made of them."""
+    told = [m for m in row["marks"] if not ("amusing" in unknown and m.endswith(AMUSING_MARK))]
+    return row | dict.fromkeys(unknown) | {"marks": told}
 
 
 def _lines(j: Judged, keep: Sequence[int] | None = None) -> SystemLines:

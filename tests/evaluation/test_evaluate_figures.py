@@ -102,9 +102,14 @@ def test_a_lost_line_counts_nothing_in_the_lists(judged):
 def test_scores_without_shares_leave_the_shares_unknown(judged):
     nan = float("nan")
     judged[-1] = replace(judged[-1], ratings=[[Rating(1.0, nan, nan, False)] * 2] * N)
+    judged[-1].jokes[0][:] = ["", ""]  # lost: a rating of 0, but still no share
     found = figures(judged, setting())
-    assert found["systems"][-1]["amusing"] == [None] * N
-    assert found["table"]["rows"][-1]["amusing"] is None
+    assert found["systems"][-1]["rating"][:2] == [0.0, 1.0]
+    assert found["systems"][-1]["amusing"] == found["systems"][-1]["fact"] == [None] * N
+    row = found["table"]["rows"][-1]
+    assert row["amusing"] is row["fact"] is None
+    assert "does not beat copying on rating" in row["marks"]
+    assert "does not beat copying on amusing share" not in row["marks"]
 
 
 def test_start_against_start_is_the_control(judged):
