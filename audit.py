@@ -10,10 +10,8 @@ thresholds of the traffic light: docs/audit.md.
 """
 
 import argparse
-import datetime
 import json
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -26,10 +24,7 @@ if TYPE_CHECKING:
     from rewards.protocols import Critic
 
 EXIT_BAD_INPUT, EXIT_BUDGET, EXIT_INTERRUPTED = 2, 3, 130
-HERE = Path(__file__).resolve().parent
-LOOKS = HERE / "docs" / "test-looks.md"
 LIMIT = 2000
-LOOKS_HEAD = "# Looks at the test split\n\n| date | commit | what | reason |\n|---|---|---|---|\n"
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -98,6 +93,7 @@ def run(options: argparse.Namespace) -> "Audit":
     from rewards.options import parse_critic_args
     from training.audit_data import corpus_pairs, domain_of, file_pairs, subsample
     from training.audit_run import AuditOptions, run_audit
+    from training.test_looks import record_look
 
     if options.batch < 1:
         raise ValueError(f"--batch is {options.batch}, must be >= 1")
@@ -120,7 +116,7 @@ def run(options: argparse.Namespace) -> "Audit":
     ledger, fresh = _ledgers(options)
     critic = _critic(options.critic, args, context, ledger)
     if options.split == "test":
-        _record_look(options)
+        record_look(f"audit of {options.critic}", options.reason)
     source = str(options.pairs) if options.pairs else f"judged {options.split} lines"
     try:
         return run_audit(
@@ -207,27 +203,6 @@ def _critic(
 def _spent(ledger: "Ledger") -> dict[str, float]:
     spent = ledger.spent()
     return {"tokens": float(spent.tokens), "money": spent.money}
-
-
-def _record_look(options: argparse.Namespace) -> None:
-    """Append date, commit and reason; the file is committed."""
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short=12", "HEAD"],
-        cwd=HERE, capture_output=True, text=True, check=False,
-    ).stdout.strip()  # fmt: skip
-    cells = (
-        datetime.date.today().isoformat(),
-        commit or "unknown",
-        f"audit of {options.critic}",
-        options.reason,
-    )
-    from evaluation.render import escape_markdown
-
-    LOOKS.parent.mkdir(exist_ok=True)
-    before = LOOKS.read_text(encoding="utf-8") if LOOKS.exists() else LOOKS_HEAD
-    row = "| " + " | ".join(escape_markdown(cell) for cell in cells) + " |\n"
-    LOOKS.write_text(before + row, encoding="utf-8")
-    print(f"a look at the test split, recorded in {LOOKS.name}; commit it", file=sys.stderr)
 
 
 def _folder(critic: str) -> Path:

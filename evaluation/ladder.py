@@ -5,6 +5,7 @@ the prompt is beaten too. What looks like a gain but may be a shortcut (longer, 
 prompt, one form that takes over) gets a mark with its reason.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -208,11 +209,15 @@ def _row(
     ratings = _critic_ratings(system) if system.labels is None else system.labels
     flat = [joke for row in system.jokes for joke in row]
     rated = [r for row in ratings or () for r in row]
+    given = system.ratings if system.labels is None else system.labels
 
     def mean(part: Callable[[Rating], float]) -> Interval | None:
         if ratings is None:
             return None
         values = [[None if r is None else part(r) for r in row] for row in ratings]
+        judged = [part(r) for row in given or () for r in row if r is not None]
+        if judged and all(map(math.isnan, judged)):  # a critic that only scores knows no shares,
+            return None  # and the 0 of a lost joke would pass for one
         return mean_interval(prompt_means(values), np.random.default_rng(seed))
 
     def text_mean(measure: Callable[[str, str], float]) -> float:

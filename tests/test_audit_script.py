@@ -146,7 +146,7 @@ def test_a_pair_file_is_refused_with_its_line(tmp_path, capsys, line, said):
 
 def test_a_look_at_the_test_split_is_recorded(tmp_path, monkeypatch, capsys):
     looks = tmp_path / "docs" / "test-looks.md"
-    monkeypatch.setattr(audit, "LOOKS", looks)
+    monkeypatch.setattr("training.test_looks.LOOKS", looks)
     arguments = [
         "--critic",
         "fake:honest",

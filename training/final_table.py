@@ -70,7 +70,7 @@ def write_systems(table: Table, checkpoints: Mapping[str, Path]) -> Written:
     tuning: dict[str, dict[str, float]] = {}
 
     def write(name: str, temperature: float, *, start: bool) -> None:
-        writer = _start_jokes if start else write_jokes
+        writer = start_jokes if start else write_jokes
         lines[name] = writer(
             table.student, texts, table.jokes, temperature=temperature,
             max_tokens=table.max_tokens, seed=table.seed, start=start,
@@ -96,7 +96,7 @@ def write_systems(table: Table, checkpoints: Mapping[str, Path]) -> Written:
     return Written(lines, decoding, tuning)
 
 
-def _start_jokes(
+def start_jokes(
     student: Student,
     prompts: Sequence[str],
     k: int,
@@ -148,7 +148,7 @@ def best_of(critic: Critic, prompts: Sequence[str], jokes: Groups) -> Groups | N
 def build_table(table: Table, written: Written) -> tuple[Ladder, dict[str, SystemLines]]:
     """Rate all lines and work out the ladder."""
     texts = [p.text for p in table.prompts]
-    systems = _labelled_systems(table.prompts)
+    systems = labelled_systems(table.prompts)
     for name, jokes in written.lines.items():
         systems[name] = SystemLines(
             jokes,
@@ -167,7 +167,7 @@ def build_table(table: Table, written: Written) -> tuple[Ladder, dict[str, Syste
     return ladder, systems
 
 
-def _labelled_systems(prompts: Sequence[Prompt]) -> dict[str, SystemLines]:
+def labelled_systems(prompts: Sequence[Prompt]) -> dict[str, SystemLines]:
     """Copy and light paraphrase: 2 by the scale's definition, whatever a critic thinks."""
     plain_rating = Rating(2.0, 0.0, 1.0, False)
 

@@ -183,7 +183,7 @@ def make_critic(
         context["base"] = student.base._replace(model=bare)
     if ledger is not None:
         context["ledger"] = ledger
-    if spec == CONTROL_CRITIC:
+    if spec == CONTROL_CRITIC or spec.startswith("file:"):
         context |= {"reader": student.start_reader(), "format": student.format}
     critic = build_critic(spec, args, option=option, **context)
     probe = getattr(critic, "probe", None)

@@ -15,7 +15,7 @@ from evaluation.matches import best_of_n_kl
 from models.adapters import CONFIG_FILE as ADAPTER_CONFIG
 from rewards.protocols import Critic, Scorer
 from rewards.types import Rater, Unfinished
-from training.final_table import SAMPLED, _labelled_systems, _start_jokes
+from training.final_table import SAMPLED, labelled_systems, start_jokes
 from training.parts import START_SOURCE
 from training.selection import GREEDY, Groups, tune_decoding
 from training.systems import COPY, LIGHT, START, START_TUNED, TEACHER, Run, System, read_jokes
@@ -144,7 +144,7 @@ def why_not_ratable(lines: Lines, manifest: Mapping[str, Any] | None) -> str:
 
 def _references(systems: Sequence[System], writing: Writing) -> dict[str, Lines]:
     named = {s.name for s in systems}
-    labelled = _labelled_systems(writing.prompts)
+    labelled = labelled_systems(writing.prompts)
     found = {}
     for name, key in LABELLED.items():
         if key in labelled:
@@ -163,7 +163,7 @@ def _references(systems: Sequence[System], writing: Writing) -> dict[str, Lines]
 
 
 def _start_lines(k: int, temperature: float, writing: Writing) -> Groups:
-    return _start_jokes(
+    return start_jokes(
         writing.student, [p.text for p in writing.prompts], k, temperature=temperature,
         max_tokens=writing.max_tokens, seed=writing.seed, start=True,
     )  # fmt: skip

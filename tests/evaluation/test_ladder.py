@@ -186,3 +186,16 @@ def test_bad_shapes_are_refused(system, message):
 def test_missing_baseline_is_refused():
     with pytest.raises(ValueError, match="baseline 'greedy' is not among"):
         ladder({}, baseline="greedy")
+
+
+def test_shares_that_a_critic_does_not_know_stay_unknown_beside_a_lost_joke():
+    nan = float("nan")
+    told = [[Rating(3.0, nan, nan, False)], [Rating(2.0, nan, nan, False)]]
+    lines = SystemLines([["a fine line"], [""]], told)  # the second is lost: rated 0
+    ladder = build_ladder(
+        ["one", "two"], {"start-tuned": lines}, tie=0.0, rng=np.random.default_rng(0)
+    )
+    (row,) = ladder.rows
+    assert row.rating.value == 1.5
+    assert row.amusing is None
+    assert row.fact is None
