@@ -13,10 +13,12 @@ from models.load import Base
 
 LONGEST = 128
 """Tokens of an example; none of the corpus is longer."""
+UNLABELLED = -100
+"""What PyTorch's cross entropy leaves out."""
 
 
 def examples(fmt: Format, pairs: Sequence[tuple[str, str]]) -> list[dict[str, list[int]]]:
-    """(prompt, joke) pairs as token ids with a mask that is 1 on the joke and its end token.
+    """(prompt, joke) pairs as token ids, labelled on the joke and its end token alone.
 
     Raises:
         ValueError: no pairs.
@@ -27,8 +29,8 @@ def examples(fmt: Format, pairs: Sequence[tuple[str, str]]) -> list[dict[str, li
     for prompt, joke in pairs:
         asked, said = fmt.encode_prompt(prompt), fmt.encode_joke(joke)
         ids = [*asked, *said][:LONGEST]
-        mask = ([0] * len(asked) + [1] * len(said))[:LONGEST]
-        out.append({"input_ids": ids, "completion_mask": mask})
+        labels = [*[UNLABELLED] * len(asked), *said][:LONGEST]
+        out.append({"input_ids": ids, "labels": labels})
     return out
 
 
@@ -67,7 +69,6 @@ def train_sft(
         weight_decay=0.0,
         max_grad_norm=1.0,
         max_length=LONGEST,
-        completion_only_loss=True,
         dataset_kwargs={"skip_prepare_dataset": True},
         save_strategy="no",  # TRL's checkpoints hold pickles
         report_to=[],
