@@ -27,6 +27,10 @@ from agents.student import Student
 
 LONGEST = 256
 """Tokens of prompt and joke that TRL reads; only a foreign file has longer ones."""
+PLACEHOLDER = {"prompt": "a", "chosen": " b", "rejected": " c"}
+"""Text for TRL to tokenise; token ids of our own take its place."""
+MARKS = ("forward", "_original_forward", "_is_accelerate_prepared")
+"""What TRL and Accelerate put on a model that they train."""
 
 
 class TextPair(NamedTuple):
@@ -195,7 +199,7 @@ class OfflineDPO:
         datasets.disable_progress_bars()
         with (
             tempfile.TemporaryDirectory() as folder,
-            own_forward(self.student.model, bare, reference),
+            left_alone(self.student.model, bare, reference),
             quiet_transformers(),
             warnings.catch_warnings(),
         ):
@@ -218,6 +222,7 @@ class OfflineDPO:
                     report_to=[],
                     logging_steps=1,
                     logging_nan_inf_filter=False,
+                    train_sampling_strategy="sequential",  # they come shuffled
                     disable_tqdm=True,
                     dataloader_pin_memory=False,
                     seed=self.learner.seed,
@@ -225,13 +230,13 @@ class OfflineDPO:
                     bf16=bare.dtype == torch.bfloat16,
                     gradient_checkpointing=False,
                 ),
-                train_dataset=datasets.Dataset.from_list([pairs[0]._asdict()]),
+                train_dataset=datasets.Dataset.from_list([PLACEHOLDER]),
                 processing_class=base.tokenizer,
                 # ours, so that moments live as long as the run; the rate is set by update
                 optimizers=(self.learner.optimizer, held),
             )
             trainer.remove_callback(PrinterCallback)
-            # TRL tokenises prompt and joke as one text; ours are tokenised apart, as sampled
+            # TRL would tokenise prompt and joke as one text; ours are apart, as when sampling
             trainer.train_dataset = datasets.Dataset.from_list(rows)
             try:
                 yield trainer
@@ -280,20 +285,20 @@ def preference_rows(student: Student, pairs: Sequence[TextPair]) -> list[dict[st
 
 
 @contextlib.contextmanager
-def own_forward(*models: Any) -> Iterator[None]:
-    """Within, somebody may put forwards of their own on the models; afterwards they are gone.
+def left_alone(*models: Any) -> Iterator[None]:
+    """Within, TRL and Accelerate may put forwards and marks on the models; afterwards none is left.
 
-    TRL's stay otherwise, and a copy made later (`models.adapters.Merged`) would call the model it
-    was copied from.
+    With TRL's forward, a copy made later (`models.adapters.Merged`) would call the model that it
+    was copied from; with Accelerate's mark, the next update would go without autocast in bf16.
     """
-    before = [vars(model).get("forward") for model in models]
+    before = [{name: vars(m)[name] for name in MARKS if name in vars(m)} for m in models]
     try:
         yield
     finally:
-        for model, forward in zip(models, before, strict=True):
-            vars(model).pop("forward", None)
-            if forward is not None:
-                model.forward = forward
+        for model, known in zip(models, before, strict=True):
+            for name in MARKS:
+                vars(model).pop(name, None)
+            vars(model).update(known)
 
 
 def _fingerprint(pairs: Sequence[TextPair]) -> str:
