@@ -96,7 +96,10 @@ def test_ci_runs_the_readme_test_command():
 
 def logged_keys():
     """String literals like "policy/entropy"; of f-strings, a star for what is filled in."""
-    groups = "reward|critic|gate|control|joke|policy|loss|select|tuned|pairs|run|alarm|time"
+    groups = (
+        "reward|critic|gate|control|joke|policy|loss|select|tuned|pairs|imitation|ranking|gather"
+        "|run|alarm|time"
+    )
     parts = ("agents", "rewards", "envs", "training")
     files = [f for part in parts for f in sorted((ROOT / part).rglob("*.py"))]
     for file in (*files, *sorted(ROOT.glob("*.py"))):

@@ -168,9 +168,9 @@ class Loop:
         metrics |= self._winners_curse()
         since = [m["reward/mean"] for m in self.recent[-self.eval_every :]]
         finite = [x for x in since if x is not None and math.isfinite(x)]
-        self.history.append(
-            Evaluation(self.agent.step, now.scores, sum(finite) / len(finite) if finite else 0.0)
-        )
+        before = self.history[-1].train_reward if self.history else 0.0
+        reward = sum(finite) / len(finite) if finite else before  # unknown is neither rise nor fall
+        self.history.append(Evaluation(self.agent.step, now.scores, reward))
         shown = [str(row[0]) for row in now.jokes]
         if not self.first:
             start = self.selector.look_tuned(self.student, start=True)
