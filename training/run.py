@@ -108,6 +108,7 @@ def run_online(
         _unmake(ledger, were_there)  # bad input leaves nothing behind
         raise
     except CriticError as error:
+        _unmake(ledger, were_there)
         print(f"train.py: {error}; nothing was asked")
         return EXIT_STOPPED
     reward = make_reward(run, config, critics, student)
@@ -304,8 +305,8 @@ def _unmake(ledger: Ledger | None, keep: Sequence[Path]) -> None:
         return
     ledger.close()
     if ledger.path not in keep:
-        for suffix in ("", "-wal", "-shm"):
-            ledger.path.with_name(ledger.path.name + suffix).unlink(missing_ok=True)
+        for file in ledger.path.parent.glob(f"{ledger.path.name}*"):  # -wal, -shm, .lock
+            file.unlink()
     if ledger.path.parent not in keep and not any(ledger.path.parent.iterdir()):
         ledger.path.parent.rmdir()
 
