@@ -17,6 +17,10 @@ CHUNK_TOKENS = 1536
 """Padded tokens a forward pass: large enough for full matrices, small enough for caches."""
 
 
+HEAD_TOKENS = 512
+"""Tokens whose logits exist at once: 100 MB of them in fp32 for a vocabulary of 49,152."""
+
+
 class Reading(NamedTuple):
     """What the frozen model says about one joke of T tokens (its end token included)."""
 
@@ -105,13 +109,15 @@ class Reader:
             use_cache=False,
         )
         last = out.last_hidden_state.flatten(0, 1)
-        logits = self.model.get_output_embeddings()(last[batch.predictors.to(device)]).float()
-        targets = batch.targets.to(device)[:, None]
-        logps = torch.stack(
+        predictors, targets = batch.predictors.to(device), batch.targets.to(device)
+        logps = torch.cat(
             [
-                (logits / t).gather(1, targets)[:, 0] - (logits / t).logsumexp(-1)
-                for t in self.temperatures
-            ]
+                self._logps(last[some], wanted)
+                for some, wanted in zip(
+                    predictors.split(HEAD_TOKENS), targets.split(HEAD_TOKENS), strict=True
+                )
+            ],
+            dim=1,
         ).cpu()  # (temperatures, N)
         own = batch.own.to(device)
         states = torch.empty(len(batch.own), 0, last.shape[-1])
@@ -127,3 +133,13 @@ class Reader:
             at = batch.jokes == i  # in token order: pack writes a joke's tokens one after another
             parts.append(Reading(logps[:, at], states[at]))
         return parts
+
+    def _logps(self, states: Tensor, targets: Tensor) -> Tensor:
+        """(temperatures, n) log p of `targets` (n,) after last hidden states (n, hidden)."""
+        logits = self.model.get_output_embeddings()(states).float()
+        return torch.stack(
+            [
+                (logits / t).gather(1, targets[:, None])[:, 0] - (logits / t).logsumexp(-1)
+                for t in self.temperatures
+            ]
+        )

@@ -150,3 +150,14 @@ def test_draw_never_leaves_the_tokens_that_have_a_probability():
     edges = torch.tensor([0.0, 2.0**-24, 0.5, 1 - 2.0**-24])
     token = draw(logits, edges)
     assert bool(((token >= 1000) & (token < 1777)).all())
+
+
+def test_the_output_matrix_meets_whole_rows_only(model):
+    """A view of more than one row is multiplied by one copy of the matrix a row (in bf16)."""
+    seen = []
+    head = model.get_output_embeddings()
+    hook = head.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    written(model, PROMPTS, 2, uniforms(8))
+    hook.remove()
+    assert seen[0].shape[:2] == (len(PROMPTS), 1)
+    assert all(x.is_contiguous() for x in seen)
