@@ -108,6 +108,7 @@ def fails(request):
     return int.from_bytes(digest[:8], "big") < SHARE * 2**64
 
 
+@pytest.mark.slow
 def test_faulty_critic_loses_no_verdict_and_trains_on_no_failed_one(run, tmp_path, monkeypatch):
     (tmp_path / "plugin.py").write_text(PLUGIN)
     monkeypatch.chdir(tmp_path)
@@ -182,7 +183,7 @@ def test_too_many_failures_stop_the_run_and_a_mended_server_lets_it_go_on(run):
         assert adapter(folder)[0] == "step-000004"
 
 
-@pytest.mark.parametrize("question", ["pairwise", "listwise"])
+@pytest.mark.parametrize("question", [pytest.param("pairwise", marks=pytest.mark.slow), "listwise"])
 def test_critic_that_compares_is_held_against_jokes_of_the_start(run, question):
     with FaultServer() as server:
         options = judge(server, question=question)

@@ -484,10 +484,11 @@ def test_another_model_in_the_middle_is_never_an_answer(serve, ledger):
 
 
 INTERRUPTED = """
-import sys
+import signal, sys
 from pathlib import Path
 from rewards.ledger import Ledger
 from rewards.openai_critic import openai_critic
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored below a shell's background job
 ledger = Ledger(Path(sys.argv[2]), run="r")
 judge = openai_critic("judge", ledger=ledger, base_url=sys.argv[1], concurrency="4")
 judge.probe()
