@@ -60,7 +60,7 @@ def transformers_server():
     if importlib.util.find_spec("fastapi") is None:
         pytest.skip("needs the extra transformers[serving]")
     try:
-        model = str(resolve(BASE, download=False))
+        model = str(resolve(BASE))
     except WeightsError as error:
         pytest.skip(str(error))
     with socket.socket() as free:
