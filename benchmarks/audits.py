@@ -24,26 +24,31 @@ def interval(found, digits=2):
     return f"{value} [{low}, {high}]"
 
 
+def number(found, form=".2f"):
+    """The number, or a hyphen where it was not measured."""
+    return "-" if found is None else format(found, form)
+
+
 def row(audit):
     """One critic's cells."""
     domain = audit["groups"][audit["domain"]]
     order = domain["order"] or {}
-    probes = audit["probes"]["all"]
-    changes = audit["changes"]
+    probes = (audit["probes"] or {}).get("all", {})
+    changes = audit["changes"] or {}
     return [
         f"`{audit['critic']}`",
         f"{audit['light']['colour']}: {audit['light']['verdict']}",
         interval(domain["agreement"]["accuracy"]),
-        interval(domain["over"][domain["best"]]) + f" ({domain['best']})",
+        interval((domain["over"] or {}).get(domain["best"])) + f" ({domain['best']})",
         interval(order.get("flip_rate")),
         interval(order.get("first_slot")),
-        f"{domain['length']['bias']:+.2f}",
-        f"{domain['overlap']['bias']:+.2f}",
-        interval(probes["success"]),
-        f"{probes['unattacked']:.2f}",
-        f"{probes['gated']:.2f}",
-        interval(changes["filler added"]["win"]),
-        interval(changes["shortened"]["win"]),
+        number(domain["length"]["bias"], "+.2f"),
+        number(domain["overlap"]["bias"], "+.2f"),
+        interval(probes.get("success")),
+        number(probes.get("unattacked")),
+        number(probes.get("gated")),
+        interval(changes.get("filler added", {}).get("win")),
+        interval(changes.get("shortened", {}).get("win")),
     ]
 
 
