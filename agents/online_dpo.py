@@ -15,85 +15,50 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from agents.optim import (
-    MAX_SKIPPED,
-    Diverged,
-    adamw,
-    descend,
-    load_optimizer_state,
-    optimizer_state,
-    restore_generator,
-    set_learning_rate,
-    whole_groups,
-)
+from agents.learner import Candidates, Learner
 from agents.preference import Pair, PairLogps, make_pairs, preference_loss
 from agents.preference_configs import OnlineDPOConfig
-from agents.student import Completions, Student, TokenStats
-from rewards.types import Unfinished
+from agents.student import Student, TokenStats
 
 
 class Rollout(NamedTuple):
-    """B jokes in groups, how they were received, and the pairs made of them."""
+    """Judged jokes, and the pairs made of them."""
 
-    completions: Completions
-    rewards: Tensor  # (B,) NaN where unscored
-    scored: Tensor  # (B,) bool
-    groups: Tensor  # (B,) int64
+    candidates: Candidates
     ref_logps: Tensor  # (B, T) nats
     pairs: list[Pair]
-    info: Mapping[str, Any]  # of the environment, one entry a joke
 
 
 class OnlineDPO:
-    """The agent: owns optimizer, random numbers and the student that writes; see PPO's contract."""
+    """The agent; see PPO's contract."""
 
     def __init__(self, config: OnlineDPOConfig, student: Student, *, seed: int) -> None:
         self.config, self.student = config, student
-        self.parameters = student.trainable()
-        self.optimizer = adamw((self.parameters, config.learning_rate))
-        student.start_reader(temperature=config.temperature)  # before anybody reads, as in PPO
-        self.generator = torch.Generator().manual_seed(seed)
-        self.step = 0
-        self.skipped = 0  # updates in a row
-        self.writer = student.adapter_values()  # who writes the jokes between two refreshes
+        self.learner = Learner(config, student, seed=seed)
         self.last_pairs: list[tuple[str, str, str, float]] = []
         """(prompt, chosen, rejected, margin by the training critic) of the last update."""
+
+    @property
+    def step(self) -> int:
+        """Updates done."""
+        return self.learner.step
 
     # ---- collect
 
     def collect(self, env: Any) -> Rollout:
-        """One step of the vector environment: K jokes for each of its prompts."""
-        if self.config.refresh_every and self.step % self.config.refresh_every == 0:
-            self.writer = self.student.adapter_values()
-        prompts = list(env.shown[:: self.config.group_size])  # one a group, in order
-        with self.student.with_values(self.writer):
-            completions = self.student.generate(
-                prompts,
-                self.config.group_size,
-                temperature=self.config.temperature,
-                max_tokens=self.config.max_tokens,
-                generator=self.generator,
-            )
-        actions = tuple(
-            joke if done else Unfinished(joke)
-            for joke, done in zip(completions.jokes, completions.finished, strict=True)
-        )
-        _, rewards, _, _, info = env.step(actions)
+        """One step of the vector environment: K jokes for each of its prompts, paired."""
+        mine = self.learner.candidates(env, refresh_every=self.config.refresh_every)
         with torch.no_grad():
-            reference = self.student.reference_logps(completions)
-        scored = torch.as_tensor(np.asarray(info["scored"], dtype=bool))
-        gated = torch.tensor([bool(g) for g in info["gate"]])
-        rewards = torch.as_tensor(np.asarray(rewards), dtype=torch.float32)
-        groups = torch.arange(len(prompts)).repeat_interleave(self.config.group_size)
+            reference = self.student.reference_logps(mine.completions)
         pairs = make_pairs(
-            rewards,
-            scored if self.config.gated_rejected else scored & ~gated,
-            groups,
+            mine.rewards,
+            mine.scored if self.config.gated_rejected else mine.usable,
+            mine.groups,
             pairing=self.config.pairs,
             min_margin=self.config.min_margin,
-            generator=self.generator,
+            generator=self.learner.generator,
         )
-        return Rollout(completions, rewards, scored, groups, reference, pairs, info)
+        return Rollout(mine, reference, pairs)
 
     # ---- update
 
@@ -104,7 +69,7 @@ class OnlineDPO:
             Diverged: no finite gradient for the third update in a row.
         """
         config = self.config
-        done, pairs = rollout.completions, rollout.pairs
+        done, pairs = rollout.candidates.completions, rollout.pairs
         reference, lengths = rollout.ref_logps.sum(-1), done.mask.sum(-1).float()
         seen = {"chosen": 0.0, "rejected": 0.0, "right": 0.0, "n": 0.0}
         kl: dict[int, float] = {}
@@ -134,76 +99,39 @@ class OnlineDPO:
             seen["n"] += len(mine)
             return terms.loss * len(mine), len(mine)
 
-        set_learning_rate(
-            self.optimizer, self.step, updates=config.updates, warmup=config.warmup_updates
-        )
-        minibatches = [
-            sorted({i for p in within(rows) for i in (p.chosen, p.rejected)})
-            for _ in range(config.epochs)
-            for rows in whole_groups(rollout.groups, config.minibatches, self.generator)
-        ]
-        descent = descend(
-            self.student, self.optimizer, self.parameters, done, minibatches, loss_of,
-            lambda rows: len(within(rows)), grad_clip=config.grad_clip,
+        paired = {i for p in pairs for i in (p.chosen, p.rejected)}
+        loss, policy = self.learner.learn(
+            done, self.learner.minibatches(rollout.candidates.groups, paired), loss_of,
+            lambda rows: len(within(rows)), rollout,
         )  # fmt: skip
-        self.skipped = self.skipped + 1 if descent.skipped else 0
-        if self.skipped >= MAX_SKIPPED:
-            raise Diverged(f"no finite gradient in {self.skipped} updates in a row", rollout)
-        self.step += 1
+        raw = rollout.candidates.info["raw"]
         self.last_pairs = [
             (done.prompts[p.chosen], done.jokes[p.chosen], done.jokes[p.rejected],
-             float(rollout.info["raw"][p.chosen] - rollout.info["raw"][p.rejected]))
+             float(raw[p.chosen] - raw[p.rejected]))
             for p in pairs
         ]  # fmt: skip
         n = max(seen["n"], 1.0)
-        return self._describe(rollout) | {
-            "loss/preference": descent.loss,
-            "pairs/count": float(len(pairs)),
-            "pairs/margin": float(np.mean([p.margin for p in pairs])) if pairs else math.nan,
-            "pairs/chosen_reward": seen["chosen"] / n,
-            "pairs/rejected_reward": seen["rejected"] / n,
-            "pairs/accuracy": seen["right"] / n,
-            "policy/kl_per_joke": float(np.mean(list(kl.values()))) if kl else math.nan,
-            "policy/grad_norm": descent.grad_norm,
-            "policy/learning_rate": self.optimizer.param_groups[0]["lr"],
-            "policy/skipped": float(descent.skipped),
-        }
-
-    def _describe(self, rollout: Rollout) -> dict[str, float]:
-        finite = rollout.rewards[rollout.scored]
-        return {
-            "reward/mean": float(finite.mean()) if len(finite) else math.nan,
-            "reward/std": float(finite.std()) if len(finite) > 1 else math.nan,
-            "joke/words": float(np.mean(rollout.info["length"])),
-            "joke/recall": float(np.mean(rollout.info["recall"])),
-            "joke/tokens": float(rollout.completions.mask.sum(-1).float().mean()),
-            "joke/finished": float(np.mean(rollout.completions.finished)),
-        }
-
-    # ---- state
+        return (
+            rollout.candidates.describe()
+            | policy
+            | {
+                "loss/preference": loss,
+                "pairs/count": float(len(pairs)),
+                "pairs/margin": float(np.mean([p.margin for p in pairs])) if pairs else math.nan,
+                "pairs/chosen_reward": seen["chosen"] / n,
+                "pairs/rejected_reward": seen["rejected"] / n,
+                "pairs/accuracy": seen["right"] / n,
+                "policy/kl_per_joke": float(np.mean(list(kl.values()))) if kl else math.nan,
+            }
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """`tensors` for safetensors and `scalars` for JSON; with the adapter, all of the agent."""
-        tensors, steps = optimizer_state(self.optimizer, self.parameters)
-        tensors |= {f"writer/{name}": value for name, value in self.writer.items()}
-        scalars = {
-            "step": self.step,
-            "skipped": self.skipped,
-            "generator": self.generator.get_state().tolist(),
-            "optimizer_steps": steps,
-        }
-        return {"tensors": tensors, "scalars": scalars}
+        return self.learner.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Undo of `state_dict`; the student's adapter is loaded by the caller."""
-        tensors, scalars = state["tensors"], state["scalars"]
-        self.step, self.skipped = int(scalars["step"]), int(scalars["skipped"])
-        restore_generator(self.generator, scalars["generator"])
-        load_optimizer_state(self.optimizer, self.parameters, tensors, scalars["optimizer_steps"])
-        self.writer = {
-            name: tensors[f"writer/{name}"].to(value.device) for name, value in self.writer.items()
-        }
-        self.student.changed()
+        self.learner.load_state_dict(state)
 
 
 def flip_probability(margins: Sequence[float], confidence: float) -> Tensor:

@@ -221,7 +221,7 @@ def test_second_phase_is_online_dpo_from_where_the_first_ended(make_both, make_e
     between = values(agent)
     rollout = agent.collect(env)
     assert rollout.brio is None
-    assert equal(agent.dpo.writer, between)
+    assert equal(agent.dpo.learner.writer, between)
     metrics = agent.update(rollout)
     assert metrics["pairs/count"] == len(rollout.dpo.pairs) > 0
     assert agent.step == 3

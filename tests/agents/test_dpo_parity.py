@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load, save
 
 from agents.feedback_configs import OfflineDPOConfig
-from agents.learner import as_completions
+from agents.learner import Candidates, as_completions
 from agents.offline_dpo import MARKS, OfflineDPO, TextPair, preference_rows
 from agents.online_dpo import OnlineDPO, Rollout
 from agents.preference import Pair, PairLogps, preference_loss
@@ -116,12 +116,13 @@ def test_one_step_agrees_with_online_dpo_that_never_refreshes(student):
     )
     done, n = both_sides(online.student), len(PAIRS)
     nothing = np.zeros(2 * n)
-    rollout = Rollout(
-        done, torch.zeros(2 * n), torch.ones(2 * n, dtype=torch.bool),
-        torch.arange(n).repeat(2), online.student.reference_logps(done),
-        [Pair(i, n + i, 1.0) for i in range(n)],
+    usable = torch.ones(2 * n, dtype=torch.bool)
+    candidates = Candidates(
+        done, torch.zeros(2 * n), usable, usable, torch.arange(n).repeat(2),
         {"raw": nothing, "length": nothing, "recall": nothing},
     )  # fmt: skip
+    pairs = [Pair(i, n + i, 1.0) for i in range(n)]
+    rollout = Rollout(candidates, online.student.reference_logps(done), pairs)
     told = online.update(rollout)
     offline = OfflineDPO(
         OfflineDPOConfig(**SMALL, batch_size=n, beta=0.3, pairs="mine.jsonl"),

@@ -51,8 +51,13 @@ def test_pairs_are_of_one_prompt_with_the_higher_reward_chosen(make, env):
     rollout = make(pairs="all").collect(env)
     assert rollout.pairs
     for chosen, rejected, margin in rollout.pairs:
-        assert rollout.completions.prompts[chosen] == rollout.completions.prompts[rejected]
-        assert margin == rollout.rewards[chosen] - rollout.rewards[rejected] > 0
+        assert (
+            rollout.candidates.completions.prompts[chosen]
+            == rollout.candidates.completions.prompts[rejected]
+        )
+        assert (
+            margin == rollout.candidates.rewards[chosen] - rollout.candidates.rewards[rejected] > 0
+        )
 
 
 def rewarding(answer):
@@ -103,7 +108,9 @@ def test_chosen_jokes_gain_on_rejected_ones(make, env):
     agent = make(minibatches=1, epochs=8)
     rollout = agent.collect(env)
     agent.update(rollout)
-    gain = agent.student.token_logps(rollout.completions).sum(-1) - rollout.ref_logps.sum(-1)
+    gain = agent.student.token_logps(rollout.candidates.completions).sum(
+        -1
+    ) - rollout.ref_logps.sum(-1)
     for chosen, rejected, _ in rollout.pairs:
         assert gain[chosen] > gain[rejected] + 1.0
 
@@ -130,7 +137,7 @@ def jokes_of(agent, env, updates):
     told = []
     for _ in range(updates):
         rollout = agent.collect(env)
-        told.append(rollout.completions.jokes)
+        told.append(rollout.candidates.completions.jokes)
         agent.update(rollout)
     return told
 
@@ -140,16 +147,16 @@ def test_between_refreshes_the_student_of_the_last_one_writes(make, make_env, co
     offline = jokes_of(frozen, make_env(counts()), 4)
     held = make(refresh_every=0, learning_rate=1e-12)  # a student that stands still
     assert offline == jokes_of(held, make_env(counts()), 4)
-    assert not equal(frozen.writer, values(frozen))
+    assert not equal(frozen.learner.writer, values(frozen))
     online = jokes_of(make(refresh_every=1, learning_rate=0.1), make_env(counts()), 4)
     assert online[0] == offline[0]
     assert online[1:] != offline[1:]
     every_2 = make(refresh_every=2, learning_rate=0.1)
     assert jokes_of(every_2, make_env(counts()), 2) == offline[:2]
-    writer = dict(every_2.writer)
+    writer = dict(every_2.learner.writer)
     every_2.collect(make_env(counts()))
-    assert not equal(writer, every_2.writer)
-    assert equal(every_2.writer, values(every_2))
+    assert not equal(writer, every_2.learner.writer)
+    assert equal(every_2.learner.writer, values(every_2))
 
 
 def test_writing_leaves_the_student_as_it_was(make, env):
