@@ -1,5 +1,6 @@
 """What the select critic sees of a run: the same prompts and random numbers every time."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -106,7 +107,10 @@ def tune_decoding(
     grid: Sequence[float] = TUNING_GRID,
     start: bool = False,
 ) -> tuple[float, dict[str, float]]:
-    """The temperature whose jokes the select critic rates highest, and all mean ratings."""
+    """The temperature whose jokes the select critic rates highest, and all mean ratings.
+
+    One without any verdict is never the best; where none has one, the student's own stays.
+    """
     means = {
         t: look(
             student, critic, prompts, 1,
@@ -114,7 +118,9 @@ def tune_decoding(
         ).mean
         for t in grid
     }  # fmt: skip
-    return max(means, key=means.__getitem__), {f"{t:g}": mean for t, mean in means.items()}
+    known = [t for t, mean in means.items() if not math.isnan(mean)]  # NaN would win as the first
+    best = max(known, key=means.__getitem__) if known else student.tuned_temperature
+    return best, {f"{t:g}": mean for t, mean in means.items()}
 
 
 def text_metrics(prompts: Sequence[str], jokes: Groups, prefix: str) -> dict[str, float]:

@@ -5,6 +5,7 @@ import pytest
 from rewards.fakes import CountsWord, failing
 from rewards.types import Rating, Unfinished
 from training.parts import ScoresOnly, as_rater
+from training import selection
 from training.selection import (
     Look,
     broken_bounds,
@@ -70,6 +71,20 @@ def test_unfinished_and_empty_jokes_lose_whatever_the_critic_says(student):
 def test_mean_of_a_look_is_over_prompts_with_a_verdict():
     assert Look([], [], [1.0, None, 4.0]).mean == 2.5
     assert math.isnan(Look([], [], [None]).mean)
+
+
+def test_decoding_without_a_verdict_is_never_the_best(student, monkeypatch):
+    answers = {0.0: None, 0.4: 1.0, 0.7: 2.0}
+
+    def told(*_, temperature, **__):
+        return Look([], [], [answers[temperature]])
+
+    monkeypatch.setattr(selection, "look", told)
+    monkeypatch.setattr(student, "tuned_temperature", 0.4)
+    how = {"max_tokens": 40, "seed": 3}
+    assert tune_decoding(student, None, PROMPTS, **how)[0] == 0.7
+    answers.update(dict.fromkeys(answers))
+    assert tune_decoding(student, None, PROMPTS, **how)[0] == 0.4
 
 
 def test_tuned_decoding_is_the_one_the_critic_rates_highest(student):
