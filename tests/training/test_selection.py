@@ -4,8 +4,8 @@ import pytest
 
 from rewards.fakes import CountsWord, failing
 from rewards.types import Rating, Unfinished
-from training.parts import ScoresOnly, as_rater
 from training import selection
+from training.parts import ScoresOnly, as_rater
 from training.selection import (
     Look,
     broken_bounds,
