@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from evaluation.best_of import best_line
 from evaluation.compare_figures import (
     BEST_OF_4,
     Comparison,
@@ -280,40 +281,37 @@ def _selecting(run: PlannedRun, seen: int) -> int:
 def pick_best(record: Mapping[str, Any], texts: Sequence[str], n: int = 4) -> Evaluated:
     """Of each prompt's first n lines the one that the training critic scores highest.
 
-    Lines that are lost or without a score are picked only where there is no other.
+    Where no verdict says which, the prompt has no rating.
     """
-    at = []
-    for scores, lost in zip(record["train_scores"], record["lost"], strict=True):
-        ranked = [
-            (s is not None and not gone, -1e9 if s is None else s, -i)
-            for i, (s, gone) in enumerate(zip(scores[:n], lost[:n], strict=True))
-        ]
-        at.append(-max(ranked)[2])
+    places = [
+        best_line(scores[:n], lost[:n])
+        for scores, lost in zip(record["train_scores"], record["lost"], strict=True)
+    ]
+    at = [place or 0 for place in places]
     lines = [row[i] for row, i in zip(record["jokes"], at, strict=True)]
-    picked = [row[i] for row, i in zip(record["scores"], at, strict=True)]
+    picked = [
+        None if place is None else row[place]
+        for row, place in zip(record["scores"], places, strict=True)
+    ]
+    gone = [
+        place is not None and row[place] for row, place in zip(record["lost"], places, strict=True)
+    ]
     unknown: list[float | None] = [None] * len(at)
     return read_system(
         {
             "name": f"{record['name']} + best-of-{n}",
             "prompts": record["prompts"],
-            "rating": _bottomed(picked, record["lost"], at),
+            "rating": [0.0 if lost else s for s, lost in zip(picked, gone, strict=True)],
             "amusing": unknown,
             "fact": unknown,
             "words": [float(len(words(line))) for line in lines],
             "recall": [recall(t, line) for t, line in zip(texts, lines, strict=True)],
             "scores": [[s] for s in picked],
-            "lost": [[row[i]] for row, i in zip(record["lost"], at, strict=True)],
+            "lost": [[lost] for lost in gone],
             "decoding": f"{record.get('decoding', '')}, training critic picks",
         },
         "picked",
     )
-
-
-def _bottomed(
-    picked: Sequence[float | None], lost: Sequence[Sequence[bool]], at: Sequence[int]
-) -> list[float | None]:
-    """Ratings of picked lines, 0 for a lost one, as in every mean."""
-    return [0.0 if row[i] else s for s, row, i in zip(picked, lost, at, strict=True)]
 
 
 def _curve(pool: Any) -> BestOfN | None:

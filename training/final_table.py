@@ -12,7 +12,8 @@ import numpy as np
 
 from agents.student import Student
 from envs.prompts import Prompt
-from evaluation.ladder import Ladder, SystemLines, build_ladder
+from evaluation.best_of import best_line
+from evaluation.ladder import Ladder, SystemLines, build_ladder, is_lost
 from evaluation.pairs import blind_pairs, to_jsonl
 from evaluation.render import as_dict, markdown, plain, samples_markdown
 from models.sources import cache_dir
@@ -55,6 +56,8 @@ class Written:
     lines: dict[str, Groups]
     decoding: dict[str, str]
     tuning: dict[str, dict[str, float]]
+    unpicked: dict[str, list[int]]
+    """Prompts, by place, whose line of a best-of system no verdict picked: it is not rated."""
 
 
 def write_systems(table: Table, checkpoints: Mapping[str, Path]) -> Written:
@@ -87,13 +90,15 @@ def write_systems(table: Table, checkpoints: Mapping[str, Path]) -> Written:
     write("start", SAMPLED, start=True)
     write("start-tuned", table.student.tuned_temperature, start=True)
     picked = best_of(table.train_critic, texts, lines["start"])
+    unpicked: dict[str, list[int]] = {}
     if picked is not None:
-        lines["best-of-4"], decoding["best-of-4"] = picked, f"{SAMPLED:g}, training critic picks"
+        lines["best-of-4"], unpicked["best-of-4"] = picked
+        decoding["best-of-4"] = f"{SAMPLED:g}, training critic picks"
     for name, folder in checkpoints.items():
         table.student.load_adapter(folder)
         write(name, SAMPLED, start=False)
         write(f"{name}-tuned", tuned(name), start=False)
-    return Written(lines, decoding, tuning)
+    return Written(lines, decoding, tuning, unpicked)
 
 
 def start_jokes(
@@ -127,22 +132,23 @@ def start_jokes(
     return jokes
 
 
-def best_of(critic: Critic, prompts: Sequence[str], jokes: Groups) -> Groups | None:
+def best_of(
+    critic: Critic, prompts: Sequence[str], jokes: Groups
+) -> tuple[Groups, list[int]] | None:
     """The joke of the first `BEST_OF` that the critic scores highest; None if it cannot score.
 
-    Jokes without a verdict and unfinished ones are not chosen, unless a prompt has no other.
+    Returns:
+        One line a prompt, and the places of prompts where no verdict says which: their first line
+        stands there and must not be rated.
     """
     if not isinstance(critic, Scorer):
         return None
     some = [row[:BEST_OF] for row in jokes]
     flat = [(p, j) for p, row in zip(prompts, some, strict=True) for j in row]
     scores = iter(critic.score([p for p, _ in flat], [j for _, j in flat]))
-    out = []
-    for row in some:
-        rated = [(next(scores), j) for j in row]
-        usable = [(s, j) for s, j in rated if s is not None and not isinstance(j, Unfinished)]
-        out.append([max(usable, key=lambda x: x[0])[1] if usable else row[0]])
-    return out
+    places = [best_line([next(scores) for _ in row], list(map(is_lost, row))) for row in some]
+    lines = [[row[place or 0]] for row, place in zip(some, places, strict=True)]
+    return lines, [i for i, place in enumerate(places) if place is None]
 
 
 def build_table(table: Table, written: Written) -> tuple[Ladder, dict[str, SystemLines]]:
@@ -150,11 +156,10 @@ def build_table(table: Table, written: Written) -> tuple[Ladder, dict[str, Syste
     texts = [p.text for p in table.prompts]
     systems = labelled_systems(table.prompts)
     for name, jokes in written.lines.items():
-        systems[name] = SystemLines(
-            jokes,
-            rate_jokes(table.report, texts, jokes),
-            decoding=written.decoding[name],
-        )
+        ratings = rate_jokes(table.report, texts, jokes)
+        for i in written.unpicked.get(name, ()):
+            ratings[i] = [None] * len(ratings[i])
+        systems[name] = SystemLines(jokes, ratings, decoding=written.decoding[name])
     ladder = build_ladder(
         texts,
         systems,

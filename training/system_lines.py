@@ -10,6 +10,7 @@ import torch
 from agents.student import START as SHIPPED
 from agents.student import Completions, Student
 from envs.prompts import Prompt, teacher_jokes
+from evaluation.best_of import best_line
 from evaluation.ladder import Ratings, is_lost
 from evaluation.matches import best_of_n_kl
 from models.adapters import CONFIG_FILE as ADAPTER_CONFIG
@@ -202,16 +203,16 @@ def score_jokes(critic: Scorer, prompts: Sequence[str], jokes: Groups) -> list[l
 def _best_of(n: int, pool: Pool, writing: Writing) -> Lines:
     """Picks from disjoint blocks of n lines, at most as many as other systems have lines.
 
-    A line that is empty, cut at the limit or without a verdict is picked only where a block has no
-    other.
+    A block in which no verdict says which line to pick gives none.
     """
     picked: Groups = []
     for row, scores in zip(pool.jokes, pool.scores, strict=True):
         picks = []
         for at in range(0, min(len(row) // n, writing.jokes) * n, n):
-            block = list(zip(scores[at : at + n], row[at : at + n], strict=True))
-            usable = [(s, j) for s, j in block if s is not None and not is_lost(j)]
-            picks.append(max(usable, key=lambda x: x[0])[1] if usable else block[0][1])
+            block = row[at : at + n]
+            place = best_line(scores[at : at + n], list(map(is_lost, block)))
+            if place is not None:
+                picks.append(block[place])
         picked.append(picks)
     source = START_SOURCE if writing.student.start_sha256 else ""
     told = f"{SAMPLED:g}, the training critic picks"
