@@ -70,6 +70,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--size", type=int, metavar="N", help="prompts of an evaluation at most (default 0: all)")
     add("--critic", metavar="SPEC", help="reports; seen by no run (default embedded-report)")
     add("--config", type=Path, metavar="FILE", help="options of train.py for every run, JSON")
+    add("--jobs", type=int, default=1, metavar="N",
+        help="runs at once, each on its share of the processors (default 1)")  # fmt: skip
     add("--out", type=Path, metavar="DIR", help="default: runs/compare-STUDY")
     add("--dry-run", action="store_true", help="runs, judged jokes and minutes, then stop")
     add("--report-only", action="store_true", help="write the report of what there is")
@@ -99,9 +101,9 @@ def compare(options: argparse.Namespace) -> int:
         KeyboardInterrupt: Ctrl-C; the run that was going has saved itself.
     """
     from training.comparison import find, plan_runs, plan_trials
-    from training.comparison_figures import evaluate_new
-    from training.comparison_runs import Record, run_logged, train, tune
+    from training.comparison_runs import Record, tune
     from training.presets import read_grid
+    from training.workers import Workers
 
     root = _folder(options).absolute()
     settings = read_settings(options, root)
@@ -118,24 +120,40 @@ def compare(options: argparse.Namespace) -> int:
         return 0
     if not options.report_only:
         with _alone(root) as lock, _terminable():
-            run = functools.partial(run_logged, keep=(lock,))
+            workers = Workers(options.jobs, keep=(lock,))
             record.write()
-            tune(settings, study, grid, root, record, run)
+            tune(settings, study, grid, root, record, workers)
             runs = plan_runs(settings, study, grid, record.tuned, root)
-            folders: dict[str, Path] = {}
-            tried: set[Path] = set()  # a failed evaluation is tried again in the next sitting only
-            for number, planned in enumerate(runs, start=1):
-                began = time.monotonic()
-                folder = train(planned, root, record, run)
-                entry = record.runs[planned.name]
-                minutes = (time.monotonic() - began) / 60
-                told = f"{entry['state']}{entry['reason'] and ': '}{entry['reason']}"
-                _say(f"run {number}/{len(runs)}  {planned.name}  {told}  {minutes:.1f} min")
-                if folder is not None:
-                    folders[planned.name] = folder
-                evaluate_new(settings, folders, root, record, run, tried, _say, last=False)
-            evaluate_new(settings, folders, root, record, run, tried, _say, last=True)
+            carry_out(settings, runs, root, record, workers)
     return _report(settings, study, runs, record, root)
+
+
+def carry_out(settings: Any, runs: Sequence[Any], root: Path, record: Any, workers: Any) -> None:
+    """Train and evaluate what is missing; on held-out prompts when all runs are there."""
+    from training.comparison import REPORT
+    from training.comparison_figures import Evaluations
+    from training.comparison_runs import train
+
+    evaluations = Evaluations(settings, root, record, workers.run, _say)
+    folders: dict[str, Path] = {}
+    developing = [s for s in settings.splits if s == REPORT]
+    held_out = [s for s in settings.splits if s != REPORT]
+
+    def do(number: int, planned: Any) -> None:
+        began = time.monotonic()
+        folder = train(planned, root, record, workers.run)
+        minutes = (time.monotonic() - began) / 60
+        entry = record.runs[planned.name]
+        told = f"{entry['state']}{entry['reason'] and ': '}{entry['reason']}"
+        _say(f"run {number}/{len(runs)}  {planned.name}  {told}  {minutes:.1f} min")
+        if folder is not None:
+            folders[planned.name] = folder
+            for call in evaluations.open({planned.name: folder}, developing):
+                evaluations.make(call)
+
+    workers.all([functools.partial(do, i, p) for i, p in enumerate(runs, start=1)])
+    left = [*evaluations.open(folders, developing), *evaluations.open(folders, held_out)]
+    workers.all([functools.partial(evaluations.make, call) for call in left])
 
 
 def _folder(options: argparse.Namespace) -> Path:
@@ -183,7 +201,11 @@ def read_settings(options: argparse.Namespace, root: Path) -> Any:
         "critic": options.critic,
         "options": None if options.config is None else read_config(options.config),
     }
-    return Settings(**(given | {name: value for name, value in told.items() if value is not None}))
+    given |= {name: value for name, value in told.items() if value is not None}
+    if options.jobs > 1:  # two processes of all threads each would wait for each other
+        share = {"threads": max(1, (os.cpu_count() or 1) // options.jobs)}
+        given["options"] = share | given.get("options", {})
+    return Settings(**given)
 
 
 def read_budget(text: str) -> int:
@@ -238,11 +260,10 @@ def costs(settings: Any, runs: Sequence[Any]) -> list[str]:
             seen = math.ceil(o["updates"] / o.get("eval_every", 4)) + 1
             size = o.get("select_size", 48)
             looked = (seen * (o.get("select_jokes", 2) + 1) + 1) * size
-            tabled = 6 * size + 6 * o["table_size"]  # decoding of two checkpoints is searched
             judged += jokes * judged_share[method]
             selecting += looked
             seconds += SECONDS_LOADED + jokes * SECONDS_TRAINED
-            seconds += (looked + tabled) * SECONDS_WRITTEN
+            seconds += looked * SECONDS_WRITTEN
             if kind != "trial":
                 once = SECONDS_LOADED + (5 * prompts + 3 * size) * SECONDS_WRITTEN
                 seconds += once * len(settings.splits)

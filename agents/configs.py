@@ -133,6 +133,8 @@ class RunConfig:
     """Prompts of a look; always the same, with the same random numbers."""
     select_jokes: int = 2
     """Jokes a prompt of a look."""
+    table: bool = True
+    """Write the final table; without it a run ends at its last update (evaluate.py makes one)."""
     table_size: int = 0
     """Prompts of the final table; 0: all."""
     table_jokes: int = 4

@@ -14,6 +14,7 @@ from models.adapters import (
     Merged,
     adapter_manifest,
     adapter_parameters,
+    adapter_state,
     add_adapter,
     only_trains,
     read_adapter,
@@ -76,7 +77,7 @@ class Student:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)  # only a fresh adapter draws from it: the same one every time
             self.model = add_adapter(base.model, REFERENCE, config, tensors)
-        state = _adapter_state(self.model, REFERENCE)
+        state = adapter_state(self.model, REFERENCE)
         self.model = add_adapter(self.model, STUDENT, config, state)
         self.model.set_adapter(STUDENT)
         self.tuned_temperature = 0.0 if adapter is None else _tuned(adapter)
@@ -379,13 +380,6 @@ class Student:
 def _scatter(flat: Tensor, where: tuple[Tensor, Tensor], shape: tuple[int, int]) -> Tensor:
     at = tuple(w.to(flat.device) for w in where)
     return flat.new_zeros(shape).index_put(at, flat)
-
-
-def _adapter_state(model: Any, name: str) -> dict[str, Tensor]:
-    from peft import get_peft_model_state_dict
-
-    state = get_peft_model_state_dict(model, adapter_name=name)
-    return {k: v.detach().clone() for k, v in state.items()}
 
 
 def _tuned(adapter: Path) -> float:

@@ -61,6 +61,7 @@ def add_adapter(model: Any, name: str, config: Any, tensors: dict[str, Tensor] |
     config = copy.deepcopy(config)
     config.lora_dropout = 0.0  # dropout would move the ratio away from 1 on the first minibatch
     config.inference_mode = False
+    config.base_model_name_or_path = None  # PEFT warns of every place a base was loaded from
     if isinstance(model, PeftModel):
         model.add_adapter(name, config)
     else:
@@ -177,14 +178,22 @@ def _plain_linear(layer: nn.Linear, *, share: bool) -> nn.Linear:
     return linear
 
 
+def adapter_state(peft_model: Any, name: str) -> dict[str, Tensor]:
+    """The values of an adapter under the names that its file has; they share its memory."""
+    from peft import get_peft_model_state_dict
+
+    # embeddings are not trained; "auto" would ask a hub whether the vocabulary was resized
+    state = get_peft_model_state_dict(peft_model, adapter_name=name, save_embedding_layers=False)
+    return {key: value.detach() for key, value in state.items()}
+
+
 def save_adapter(peft_model: Any, name: str, folder: Path, *, base: Base, format_kind: str) -> None:
     """Write config, tensors and manifest of one adapter as a PEFT folder plain `peft` can load."""
-    from peft import get_peft_model_state_dict
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
-    state = get_peft_model_state_dict(peft_model, adapter_name=name)
-    save_file({k: v.detach().cpu().contiguous() for k, v in state.items()}, folder / ADAPTER_FILE)
+    state = adapter_state(peft_model, name)
+    save_file({k: v.cpu().contiguous() for k, v in state.items()}, folder / ADAPTER_FILE)
     config = copy.deepcopy(peft_model.peft_config[name])
     config.inference_mode = True
     config.base_model_name_or_path = base.name

@@ -106,13 +106,13 @@ def test_dry_run_of_trials_counts_them_apart(run):
 def test_failures_are_rows_the_report_is_written_and_the_status_says_so(run, tmp_path, monkeypatch):
     asked = []
 
-    def fails(command, log, *, keep=()):
+    def fails(_self, command, log):
         asked.append(command)
         log.parent.mkdir(parents=True, exist_ok=True)
         log.write_text("train.py: no such algorithm\n")
         return 2
 
-    monkeypatch.setattr("training.comparison_runs.run_logged", fails)
+    monkeypatch.setattr("training.workers.Workers.run", fails)
     status, shown, told = run("--algos", "dpo", "online-dpo", "--seeds", "1", "--pool", "0")
     assert status == 3
     assert "dpo-s0 failed: train.py: no such algorithm" in shown.replace("\\", "")
@@ -126,7 +126,7 @@ def test_failures_are_rows_the_report_is_written_and_the_status_says_so(run, tmp
 
 
 def test_a_later_sitting_needs_no_options_and_refuses_others(run, tmp_path, monkeypatch):
-    monkeypatch.setattr("training.comparison_runs.run_logged", lambda *_, **__: 1)
+    monkeypatch.setattr("training.workers.Workers.run", lambda *_, **__: 1)
     run("--algos", "dpo", "--seeds", "1", "--budget", "judged_jokes=128", "--pool", "0")
     _, shown, _ = run("--dry-run")
     assert "2 updates of 64 jokes a run" in shown
@@ -136,7 +136,7 @@ def test_a_later_sitting_needs_no_options_and_refuses_others(run, tmp_path, monk
 
 
 def test_code_that_only_an_earlier_sitting_named_is_not_used(run, tmp_path, monkeypatch):
-    monkeypatch.setattr("training.comparison_runs.run_logged", lambda *_, **__: 1)
+    monkeypatch.setattr("training.workers.Workers.run", lambda *_, **__: 1)
     file = tmp_path / "options.json"
     file.write_text('{"critic": "mine:make"}')
     run("--algos", "dpo", "--seeds", "1", "--pool", "0", "--config", file)

@@ -28,10 +28,10 @@ SPLITS = (REPORT, "test", "headline", "summary")
 """The split of the developing; all others are last looks and need a reason."""
 TRIAL_SEED = 1_000
 """Of tuning trials: none of the seeds that are compared."""
-TABLE = {"table_size": 8, "table_jokes": 1, "stop_rule": False}
-"""Of every run: its own table is small, for the evaluation makes a full one; and none stops early,
-so that all have as many updates."""
-OWNED = ("seed", "updates", "out", "ledger", "replay", "stop_rule", "report_critic")
+ALIKE = {"table": False, "stop_rule": False}
+"""Of every run: it writes no table, for it is evaluated; and none stops early, so that all have as
+many updates."""
+OWNED = ("seed", "updates", "out", "ledger", "replay", *ALIKE, "report_critic")
 """Options of a run that the comparison sets itself."""
 
 
@@ -192,7 +192,7 @@ def _options(
     return {
         "prompts_per_update": PROMPTS_PER_UPDATE,
         "group_size": GROUP_SIZE,
-        **TABLE,
+        **ALIKE,
         "report_critic": settings.critic,
         **{key.replace("-", "_"): value for key, value in settings.options.items()},
         **best,

@@ -5,6 +5,7 @@ all that is new, since every look is recorded. No torch here.
 """
 
 import sys
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,8 +25,9 @@ from evaluation.ladder import BASELINE, COPY
 from models.sources import MANIFEST as ADAPTER_MANIFEST
 from rewards.text import recall, words
 from training.comparison import REPORT, PlannedRun, Settings, find, is_code, read_json
-from training.comparison_runs import HERE, Record, Runner, last_line, looks
+from training.comparison_runs import Record, Runner, last_line, looks
 from training.presets import MAIN, SAMPLES_ITS_OWN, Study
+from training.workers import HERE, STOPPED
 
 REFERENCES = ("start", BASELINE, BEST_OF_4, COPY, "light")
 """In the order of the tables."""
@@ -106,37 +108,47 @@ def _references_of(settings: Settings) -> list[str]:
     return out
 
 
-def evaluate_new(
-    settings: Settings,
-    folders: Mapping[str, Path],
-    root: Path,
-    record: Record,
-    run: Runner,
-    tried: set[Path],
-    say: Callable[[str], None],
-    *,
-    last: bool,
-) -> None:
-    """Evaluate what has not been: on report prompts at once, on held-out ones at the `last` time.
+class Evaluations:
+    """The evaluations of one sitting; each is made once, also where several ask for it at once.
 
     Args:
         settings: of the comparison.
-        folders: finished runs by name.
         root: the comparison's folder.
-        record: where failures are noted.
+        record: where failures are noted; a failed evaluation is tried again in the next sitting.
         run: runs a process.
-        tried: folders of calls of this sitting; grows, and none is called twice.
         say: told of each.
-        last: all runs have been done or have failed.
     """
-    for split in settings.splits:
-        if split != REPORT and not last:
-            continue
-        for call in evaluation_calls(settings, folders, root, split):
-            if call.folder not in tried:
-                tried.add(call.folder)
-                done = evaluate(call, root, record, run)
-                say(f"evaluation {split}/{call.folder.name}  {'done' if done else 'failed'}")
+
+    def __init__(
+        self,
+        settings: Settings,
+        root: Path,
+        record: Record,
+        run: Runner,
+        say: Callable[[str], None],
+    ) -> None:
+        self.settings, self.root, self.record = settings, root, record
+        self._run, self._say = run, say
+        self._claimed: set[Path] = set()
+        self._lock = threading.Lock()
+
+    def open(self, folders: Mapping[str, Path], splits: Sequence[str]) -> list[Call]:
+        """Claim what is still to be evaluated of these runs on these splits."""
+        with self._lock:
+            calls = [
+                call
+                for split in splits
+                for call in evaluation_calls(self.settings, folders, self.root, split)
+                if call.folder not in self._claimed
+            ]
+            self._claimed |= {call.folder for call in calls}
+        return calls
+
+    def make(self, call: Call) -> None:
+        """Make one call."""
+        done = evaluate(call, self.root, self.record, self._run)
+        told = "done" if done else "failed"
+        self._say(f"evaluation {call.folder.parent.name}/{call.folder.name}  {told}")
 
 
 def evaluate(call: Call, root: Path, record: Record, run: Runner) -> bool:
@@ -148,7 +160,8 @@ def evaluate(call: Call, root: Path, record: Record, run: Runner) -> bool:
     done = status == 0 and (call.folder / RESULTS).exists()
     state, reason = "done", ""
     if not done:
-        state, reason = "not evaluated", last_line(log) or f"exit status {status}"
+        told = "told to end" if status in STOPPED else last_line(log)
+        state, reason = "not evaluated", told or f"exit status {status}"
     for name in call.runs or (label,):
         record.add(name, state, reason)
     return done

@@ -4,10 +4,10 @@ What is done is skipped, what is half-done is resumed; what fails is kept as a r
 and tried again in the next sitting. No torch here.
 """
 
+import functools
 import json
-import os
-import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -27,8 +27,8 @@ from training.comparison import (
     write_json,
 )
 from training.presets import Grid, Study
+from training.workers import HERE, STOPPED, Workers
 
-HERE = Path(__file__).resolve().parent.parent
 EXIT_STOPPED = 3
 REASON = 300
 """Characters of a reason that are kept."""
@@ -50,6 +50,7 @@ class Record:
         Raises:
             ValueError: another comparison, or a damaged file.
         """
+        self._lock = threading.RLock()  # runs go on at once
         self.file = root / MANIFEST
         self.settings = settings
         self.runs: dict[str, Any] = {}
@@ -67,16 +68,18 @@ class Record:
 
     def write(self) -> None:
         """Write it in one rename."""
-        content = {"settings": asdict(self.settings), "tuned": self.tuned, "runs": self.runs}
-        write_json(self.file, content)
+        with self._lock:
+            content = {"settings": asdict(self.settings), "tuned": self.tuned, "runs": self.runs}
+            write_json(self.file, content)
 
     def add(self, name: str, state: str, reason: str, *, seconds: float | None = None) -> None:
         """Note what became of a run; `seconds` of this attempt, None if nothing was run."""
-        entry = self.runs.setdefault(name, {"attempts": []})
-        entry |= {"state": state, "reason": reason}
-        if seconds is not None:
-            entry["attempts"].append(round(seconds, 1))
-        self.write()
+        with self._lock:
+            entry = self.runs.setdefault(name, {"attempts": []})
+            entry |= {"state": state, "reason": reason}
+            if seconds is not None:
+                entry["attempts"].append(round(seconds, 1))
+            self.write()
 
     def seconds(self, name: str) -> float | None:
         """Of all attempts; None where one was cut off before it could be noted."""
@@ -86,10 +89,11 @@ class Record:
 
     def begin(self, name: str) -> None:
         """Note that an attempt begins; one that is still noted was cut off."""
-        entry = self.runs.setdefault(name, {"attempts": []})
-        entry["cut_off"] = entry.get("cut_off", False) or entry.get("state") == "running"
-        entry |= {"state": "running", "reason": ""}
-        self.write()
+        with self._lock:
+            entry = self.runs.setdefault(name, {"attempts": []})
+            entry["cut_off"] = entry.get("cut_off", False) or entry.get("state") == "running"
+            entry |= {"state": "running", "reason": ""}
+            self.write()
 
 
 def tune(
@@ -98,7 +102,7 @@ def tune(
     grid: Mapping[str, Grid],
     root: Path,
     record: Record,
-    run: Runner,
+    workers: Workers,
 ) -> None:
     """Run the trials and note the best options of each method, by the select critic.
 
@@ -109,10 +113,9 @@ def tune(
         KeyboardInterrupt: Ctrl-C.
     """
     scores: dict[str, list[tuple[float, dict[str, Any]]]] = {}
-    for planned in plan_trials(settings, study, grid, root):
-        if planned.method in record.tuned:
-            continue
-        folder = train(planned, root, record, run)
+    plan = [p for p in plan_trials(settings, study, grid, root) if p.method not in record.tuned]
+    tasks = [functools.partial(train, planned, root, record, workers.run) for planned in plan]
+    for planned, folder in zip(plan, workers.all(tasks), strict=True):
         rating = None if folder is None else best_look(folder)
         if rating is not None:
             trial = grid[planned.algo].trials[int(planned.name.rpartition("-")[2])]
@@ -141,7 +144,6 @@ def train(planned: PlannedRun, root: Path, record: Record, run: Runner) -> Path 
 
     Raises:
         ValueError: its folder holds another run.
-        KeyboardInterrupt: Ctrl-C; the run has saved itself.
     """
     found = find(planned)
     if found is not None and found.done:
@@ -159,18 +161,15 @@ def train(planned: PlannedRun, root: Path, record: Record, run: Runner) -> Path 
     log = root / "logs" / f"{planned.name}.log"
     record.begin(planned.name)
     began = time.monotonic()
-    try:
-        status = run([sys.executable, str(HERE / "train.py"), *command], log)
-    except (KeyboardInterrupt, SystemExit):
-        record.add(planned.name, "stopped", "told to end", seconds=time.monotonic() - began)
-        raise
+    status = run([sys.executable, str(HERE / "train.py"), *command], log)
     seconds = time.monotonic() - began
     found = find(planned)
     if status == 0 and found is not None and found.done:
         record.add(planned.name, "done", "", seconds=seconds)
         return found.folder
-    state = "stopped" if status == EXIT_STOPPED else "failed"
-    record.add(planned.name, state, last_line(log) or f"exit status {status}", seconds=seconds)
+    state = "stopped" if status in (EXIT_STOPPED, *STOPPED) else "failed"
+    reason = "told to end" if status in STOPPED else last_line(log) or f"exit status {status}"
+    record.add(planned.name, state, reason, seconds=seconds)
     return None
 
 
@@ -179,32 +178,3 @@ def last_line(log: Path) -> str:
     text = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
     lines = [line for line in map(strip_controls, text.splitlines()) if line]
     return lines[-1][:REASON] if lines else ""
-
-
-def run_logged(command: Sequence[str], log: Path, *, keep: Sequence[int] = ()) -> int:
-    """Run a process with its output appended to a file; Ctrl-C lets it save itself first.
-
-    Args:
-        command: program and arguments.
-        log: appended to.
-        keep: descriptors that the process inherits: a lock that it holds on to even where this
-            process is killed, so that no other sitting touches its run.
-
-    Raises:
-        KeyboardInterrupt: once the process has ended.
-    """
-    log.parent.mkdir(parents=True, exist_ok=True)
-    path = os.pathsep.join(filter(None, (str(HERE), os.environ.get("PYTHONPATH", ""))))
-    with log.open("ab") as out, subprocess.Popen(
-        list(command), stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT,
-        env=os.environ | {"PYTHONPATH": path}, pass_fds=tuple(keep),
-    ) as process:  # fmt: skip
-        try:
-            return process.wait()
-        except KeyboardInterrupt:  # the terminal sent it to the process as well
-            process.wait()
-            raise
-        except BaseException:
-            process.terminate()
-            process.wait()
-            raise

@@ -226,7 +226,6 @@ SMOKE: Mapping[str, Any] = {
         "group_size": 4,
         "select_size": 6,
         "select_jokes": 1,
-        "table_size": 4,
         "eval_every": 2,
     },
 }

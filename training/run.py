@@ -62,6 +62,7 @@ AGENTS: Mapping[str, Callable[..., Any]] = {
 }
 """Algorithms that share the loop; their options are named alike, with underscores."""
 
+RESULTS = "results.json"
 EXIT_STOPPED = 3
 DEPENDENT = 0.6
 """Correlation of two critics' errors above which the table says so."""
@@ -146,9 +147,8 @@ def run_online(
             loop.restore(saved)
         try:
             loop.run()
-            log.progress.say(
-                f"trained {agent.step} updates in {_minutes(began)}; writing the table"
-            )
+            then = "; writing the table" if run.table else ""
+            log.progress.say(f"trained {agent.step} updates in {_minutes(began)}{then}")
             labels = {} if given is None or not given.labels else {"labels": given.labels}
             finish(run, config, sets, student, critics, loop, began, labels)
         except (TooManyUnscored, CriticError) as error:
@@ -181,7 +181,22 @@ def finish(
     began: float,
     more: Mapping[str, Any],
 ) -> None:
-    """Best and last checkpoint on the report prompts; prints and saves the table with `more`."""
+    """Best and last checkpoint on the report prompts; prints and saves the table with `more`.
+
+    Without `--table`, results.json has only what the run itself knows.
+    """
+    extra = {
+        "best_step": loop.best_step,
+        "last_step": loop.agent.step,
+        "stopped": loop.stopped,
+        "judged_jokes": judged_jokes(config, loop.agent.step),
+        **more,
+    }
+    if not run.table:
+        extra["seconds"] = round(time.monotonic() - began, 1)
+        (loop.folder / RESULTS).write_text(json.dumps(extra, indent=1) + "\n")
+        print(f"{loop.folder}: best step {loop.best_step} of {loop.agent.step}, {_minutes(began)}")
+        return
     by_step = {int(f.name.split("-")[1]): f for f in checkpoints(loop.folder / CHECKPOINTS)}
     adapters = {"best": by_step[loop.best_step] / ADAPTER}
     if loop.agent.step != loop.best_step:
@@ -206,14 +221,7 @@ def finish(
     loop.forget()
     written = write_systems(table, adapters)
     ladder, systems = build_table(table, written)
-    extra = {
-        "best_step": loop.best_step,
-        "last_step": loop.agent.step,
-        "stopped": loop.stopped,
-        "judged_jokes": judged_jokes(config, loop.agent.step),
-        "seconds": round(time.monotonic() - began, 1),
-        **more,
-    }
+    extra["seconds"] = round(time.monotonic() - began, 1)
     print(save_table(loop.folder, table, written, systems, ladder, extra))
     print(f"\n{loop.folder}: best step {loop.best_step} of {loop.agent.step}, {_minutes(began)}")
     print(f'try it: python joke.py {loop.folder} "I lost my keys again."')
@@ -262,7 +270,7 @@ def dry_run(algo: str, options: Any, folder: Path) -> str:
     trained = config.updates * config.jokes_per_update
     judged = judged_jokes(config, config.updates)
     selecting = (looks * (run.select_jokes + 1) + 1) * len(sets.select)  # + tuned decoding
-    tabled = len(sets.report) * (3 * run.table_jokes + 3)
+    tabled = len(sets.report) * (3 * run.table_jokes + 3) if run.table else 0
     tokens = (trained + selecting + tabled) * TOKENS_A_JOKE
     local = is_ours(run.critic)
     lines = [

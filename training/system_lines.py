@@ -244,11 +244,12 @@ def _student_lines(name: str, student: Student, writing: Writing, *, heir: bool)
     """
     writing.say(f"{name} writes")
     texts = [p.text for p in writing.prompts]
-    done = _sample(student, texts, writing.jokes, writing)
+    k = 1 if writing.decodings == "tuned" else writing.jokes  # then these are for the KL alone
+    done = _sample(student, texts, k, writing)
     source = DESCENDANT if heir and student.start_sha256 else ""
     kl = kl_to_start(student, done) if student is writing.student else None
     rows = []
-    sampled = Lines(name, _groups(done, writing.jokes), _shown(SAMPLED), source, kl=kl)
+    sampled = Lines(name, _groups(done, k), _shown(SAMPLED), source, kl=kl)
     if writing.decodings != "tuned":
         rows.append(sampled)
     if writing.decodings != "sampled":
@@ -259,10 +260,10 @@ def _student_lines(name: str, student: Student, writing: Writing, *, heir: bool)
                 student, writing.select, writing.select_prompts,
                 max_tokens=writing.max_tokens, seed=writing.seed,
             )  # fmt: skip
+        wanted = 1 if best == GREEDY else writing.jokes
         jokes = sampled.jokes
-        if best != SAMPLED:
-            k = 1 if best == GREEDY else writing.jokes
-            jokes = _groups(_sample(student, texts, k, writing, temperature=best), k)
+        if best != SAMPLED or wanted != k:
+            jokes = _groups(_sample(student, texts, wanted, writing, temperature=best), wanted)
         rows.append(Lines(f"{name}-tuned", jokes, _shown(best), source, kl=kl, tuning=means))
     return rows
 

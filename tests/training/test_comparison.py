@@ -6,22 +6,25 @@ from pathlib import Path
 
 import pytest
 
+from compare import carry_out
 from training.comparison import Settings, find, plan_runs, plan_trials, read_json
-from training.comparison_figures import collect, evaluate_new, evaluation_calls, pick_best
-from training.comparison_runs import Record, best_look, last_line, run_logged, train, tune
+from training.comparison_figures import collect, evaluation_calls, pick_best
+from training.comparison_runs import Record, best_look, last_line, tune
 from training.presets import Grid, read_grid
+from training.workers import Workers
 
 PROMPTS = ["p0", "p1", "p2"]
 SMALL = {"algos": ("sft-more", "dpo", "online-dpo"), "seeds": 1, "primary_seeds": 2, "pool": 4}
 
 
-class Processes:
+class Processes(Workers):
     """Stands in for train.py and evaluate.py: writes what they would, and keeps what was asked."""
 
     def __init__(self, ends=()):
+        super().__init__()
         self.asked, self.ends = [], dict(ends)
 
-    def __call__(self, command, log, keep=()):
+    def run(self, command, log):
         script, *rest = command[1:]
         self.asked.append((Path(script).name, rest))
         log.parent.mkdir(parents=True, exist_ok=True)
@@ -94,15 +97,13 @@ def system(name):
     }  # fmt: skip
 
 
-def sit(root, processes, settings=None, last=True):
+def sit(root, processes, settings=None):
     """One sitting, as compare.py runs it."""
     settings = settings or Settings(**SMALL)
     study, record = settings.make_study(), Record(root, settings)
     tune(settings, study, read_grid(), root, record, processes)
     runs = plan_runs(settings, study, read_grid(), record.tuned, root)
-    done = {r.name: train(r, root, record, processes) for r in runs}
-    folders = {name: folder for name, folder in done.items() if folder}
-    evaluate_new(settings, folders, root, record, processes, set(), lambda _: None, last=last)
+    carry_out(settings, runs, root, record, processes)
     return collect(settings, study, runs, record, root)
 
 
@@ -266,11 +267,11 @@ def test_figures_of_another_critic_do_not_meet(tmp_path):
         sit(tmp_path, Processes())
 
 
-@pytest.mark.parametrize("end", [KeyboardInterrupt, SystemExit])
-def test_being_told_to_end_is_noted_and_goes_up(tmp_path, end):
-    with pytest.raises(end):
-        sit(tmp_path, Processes({"dpo-s0": end}))
-    assert read_json(tmp_path / "comparison.json")["runs"]["dpo-s0"]["state"] == "stopped"
+@pytest.mark.parametrize("end", [130, -15, 143])
+def test_a_run_that_was_told_to_end_says_so(tmp_path, end):
+    found = sit(tmp_path, Processes({"dpo-s0": end}))
+    states = {r.name: (r.state, r.reason) for m in found.methods for r in m.runs}
+    assert states["dpo-s0"] == ("stopped", "told to end")
 
 
 def test_seconds_are_summed_over_attempts_and_unknown_where_one_was_cut_off(tmp_path):
@@ -308,9 +309,7 @@ def test_trials_pick_what_the_select_critic_rates_highest_at_the_best_step(tmp_p
 
 def test_held_out_prompts_are_looked_at_once_and_last(tmp_path):
     settings = Settings(**SMALL, splits=("report", "test"), reason="figures of the paper")
-    processes = Processes()
-    sit(tmp_path, processes, settings, last=False)
-    assert not any("test" in rest for _, rest in processes.asked)
+    sit(tmp_path, Processes())
     processes = Processes()
     found = sit(tmp_path, processes, settings)
     ((_, rest),) = processes.asked
@@ -361,50 +360,3 @@ def test_the_training_critic_picks_among_lines_that_are_not_lost(tmp_path):
     assert picked.recall == [1.0 / 2] * 3
     nothing = system("ppo-s0") | {"lost": [[True] * 4] * 3}
     assert pick_best(nothing, ["x"] * 3).ratings == [0.0] * 3
-
-
-# ---- processes
-
-
-def test_a_process_is_logged_and_its_last_line_is_the_reason(tmp_path):
-    log = tmp_path / "logs" / "x.log"
-    code = "import sys; print('one'); print('a \\x1b[31m two', file=sys.stderr); sys.exit(3)"
-    assert run_logged([sys.executable, "-c", code], log) == 3
-    assert last_line(log) in ("a [31m two", "one")
-    assert last_line(tmp_path / "nothing.log") == ""
-
-
-def test_a_process_outlives_ctrl_c_until_it_has_saved_itself(tmp_path, monkeypatch):
-    """The terminal sends the signal to both; here the process just takes its time."""
-    import subprocess
-
-    waits = []
-    usual = subprocess.Popen.wait
-
-    def wait(self, timeout=None):
-        waits.append(timeout)
-        if len(waits) == 1:
-            raise KeyboardInterrupt
-        return usual(self, timeout)
-
-    monkeypatch.setattr(subprocess.Popen, "wait", wait)
-    saved = tmp_path / "saved"
-    code = f"import time, pathlib; time.sleep(.5); pathlib.Path({str(saved)!r}).touch()"
-    with pytest.raises(KeyboardInterrupt):
-        run_logged([sys.executable, "-c", code], tmp_path / "x.log")
-    assert saved.exists()
-
-
-def test_a_process_ends_with_its_parent_when_that_is_told_to_end(tmp_path):
-    def stop(_number, _frame):
-        raise SystemExit(1)
-
-    before = signal.signal(signal.SIGALRM, stop)
-    began = time.monotonic()
-    try:
-        signal.setitimer(signal.ITIMER_REAL, 0.3)
-        with pytest.raises(SystemExit):
-            run_logged([sys.executable, "-c", "import time; time.sleep(60)"], tmp_path / "x.log")
-    finally:
-        signal.signal(signal.SIGALRM, before)
-    assert time.monotonic() - began < 30
