@@ -14,6 +14,8 @@ from training.presets import Grid, read_grid
 from training.workers import Workers
 
 PROMPTS = ["p0", "p1", "p2"]
+RATES = tuple({"learning_rate": x} for x in (1e-4, 3e-4, 6e-4))
+GRID = {name: Grid({}, RATES) for name in read_grid()}
 SMALL = {"algos": ("sft-more", "dpo", "online-dpo"), "seeds": 1, "primary_seeds": 2, "pool": 4}
 
 
@@ -101,8 +103,8 @@ def sit(root, processes, settings=None):
     """One sitting, as compare.py runs it."""
     settings = settings or Settings(**SMALL)
     study, record = settings.make_study(), Record(root, settings)
-    tune(settings, study, read_grid(), root, record, processes)
-    runs = plan_runs(settings, study, read_grid(), record.tuned, root)
+    tune(settings, study, GRID, root, record, processes)
+    runs = plan_runs(settings, study, GRID, record.tuned, root)
     carry_out(settings, runs, root, record, processes)
     return collect(settings, study, runs, record, root)
 
