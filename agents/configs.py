@@ -39,6 +39,13 @@ class PPOConfig:
     """Start of beta: reward units (calibration deviations) a nat of KL to the start student."""
     kl_target: float | None = None
     """Nats a token; a number makes beta adaptive."""
+    entropy_floor: float = 0.0
+    """Nats a token; while the student's mean entropy was below it in the last update, entropy is
+    paid for; 0: never."""
+    entropy_coef: float = 0.05
+    """What a nat of entropy a token is then worth, in units of the advantages (deviation 1)."""
+    imitation_coef: float = 0.0
+    """Weight of imitating train jokes beside the policy loss (PPO-ptx); 0: none."""
     temperature: float = 0.7
     """Sampling temperature in training; log-probabilities are of this distribution."""
     max_tokens: int = 40
@@ -83,8 +90,9 @@ class PPOConfig:
         for name in ("learning_rate", "clip", "temperature", "grad_clip", "value_learning_rate"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"--{_flag(name)} is {getattr(self, name)}, must be > 0")
-        if self.kl_coef < 0:
-            raise ValueError(f"--kl-coef is {self.kl_coef}, must be >= 0")
+        for name in ("kl_coef", "entropy_floor", "entropy_coef", "imitation_coef"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"--{_flag(name)} is {getattr(self, name)}, must be >= 0")
         if self.kl_target is not None and self.kl_target <= 0:
             raise ValueError(f"--kl-target is {self.kl_target}, must be > 0")
         if self.max_tokens < 2:

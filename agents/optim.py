@@ -94,6 +94,11 @@ def descend(
     count_of: Callable[[Sequence[int]], int],
     *,
     grad_clip: float,
+    heads: Mapping[str, nn.Parameter] | None = None,
+    beside: Callable[[int], Tensor] | None = None,
+    ready: Callable[[Sequence[int]], None] | None = None,
+    stop: Callable[[Sequence[int]], bool] | None = None,
+    entropy_gradient: bool = False,
 ) -> Descent:
     """One optimizer step a minibatch, each computed in micro-batches that keep groups whole.
 
@@ -107,22 +112,32 @@ def descend(
             and how many there are.
         count_of: rows of a minibatch -> its number of loss terms; 0 leaves it out.
         grad_clip: largest norm of the gradient.
+        heads: parameters outside the student that `loss_of` trains too.
+        beside: number of a minibatch -> a loss of its own that is added to the minibatch's mean.
+        ready: called with a minibatch's rows when its gradient is there, before it is looked at.
+        stop: asked after the step of a minibatch, with its rows; True ends the descent.
+        entropy_gradient: whether the entropies that `loss_of` sees carry gradient.
     """
+    trained = [*parameters.values(), *(heads or {}).values()]
     total, n_terms, norms, skipped = 0.0, 0, [], False
     with student.training(parameters):
-        for rows in minibatches:
+        for number, rows in enumerate(minibatches):
             expected = count_of(rows)
             if expected == 0:
                 continue
             optimizer.zero_grad(set_to_none=True)
             summed = 0.0
             for part in student.micro_batches(completions, rows):
-                loss, n = loss_of(part, student.token_stats(completions, part))
+                stats = student.token_stats(completions, part, entropy_gradient=entropy_gradient)
+                loss, n = loss_of(part, stats)
                 if n:
                     (loss / expected).backward()
                     summed += float(loss.detach())
-            clipped = torch.nn.utils.clip_grad_norm_(list(parameters.values()), grad_clip)
-            norm = float(clipped)
+            if beside is not None:
+                beside(number).backward()
+            if ready is not None:
+                ready(rows)
+            norm = float(torch.nn.utils.clip_grad_norm_(trained, grad_clip))
             if not math.isfinite(norm) or not math.isfinite(summed):
                 skipped = True
                 continue
@@ -130,6 +145,8 @@ def descend(
             norms.append(norm)
             total += summed
             n_terms += expected
+            if stop is not None and stop(rows):
+                break
     student.changed()
     return Descent(
         total / n_terms if n_terms else math.nan,

@@ -7,7 +7,7 @@ group's deviation; a joke without a verdict trains nothing at all.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from agents.configs import PPOConfig
+from agents.learner import as_completions, epoch_rows
 from agents.losses import (
     KLController,
     explained_variance,
@@ -32,13 +33,15 @@ from agents.optim import (
     MAX_SKIPPED,
     Diverged,
     adamw,
+    descend,
     load_optimizer_state,
     optimizer_state,
     restore_generator,
     set_learning_rate,
     whole_groups,
 )
-from agents.student import Completions, Student
+from agents.sft_more import IMITATED, corpus_examples
+from agents.student import Completions, Student, TokenStats
 from rewards.types import Unfinished
 
 SAMPLER_TOLERANCE = 1e-3
@@ -63,10 +66,24 @@ class Rollout(NamedTuple):
 
 
 class PPO:
-    """The agent: owns optimizer, KL controller and random numbers; the student is passed in."""
+    """The agent: owns optimizer, KL controller and random numbers; the student is passed in.
 
-    def __init__(self, config: PPOConfig, student: Student, *, seed: int) -> None:
-        self.config, self.student = config, student
+    Args:
+        config: sizes and rates.
+        student: what learns.
+        seed: of sampling, minibatches and which train jokes are imitated.
+        examples: (prompt, joke) to imitate where `imitation_coef` asks for it; None: the corpus'.
+    """
+
+    def __init__(
+        self,
+        config: PPOConfig,
+        student: Student,
+        *,
+        seed: int,
+        examples: Sequence[tuple[str, str]] | None = None,
+    ) -> None:
+        self.config, self.student, self.seed = config, student, seed
         self.parameters = student.trainable(last_layers=config.train_layers)
         self.values = {}
         if config.advantage == "gae":
@@ -82,6 +99,10 @@ class PPO:
         self.generator = torch.Generator().manual_seed(seed)
         self.step = 0
         self.skipped = 0  # updates in a row
+        self.entropy: float | None = None  # nats a token, mean over the last update
+        self.examples = list(examples or ())
+        if config.imitation_coef and examples is None:
+            self.examples = corpus_examples(simple=True)
         self._sampler_is_exact: bool | None = {"sampler": True, "forward": False}.get(
             config.old_logps
         )
@@ -179,87 +200,111 @@ class PPO:
     ) -> dict[str, float]:
         config = self.config
         warming = returns is not None and self.step < config.value_warmup_updates
-        totals = {"loss": 0.0, "clipped": 0.0, "approx_kl": 0.0, "value": 0.0, "entropy": 0.0}
-        norms: list[float] = []
-        first_ratio, n_tokens, skipped, stopped = math.nan, 0, False, False
+        floored = self.entropy is not None and self.entropy < config.entropy_floor
+        bonus = config.entropy_coef if floored and not warming else 0.0
+        now = dict.fromkeys(("loss", "clipped", "approx_kl", "value", "entropy", "ratio"), 0.0)
+        last, totals = dict(now), dict.fromkeys((*now, "tokens"), 0.0)
+        first_ratio, stopped, imitated = math.nan, False, []
         set_learning_rate(
             self.optimizer, self.step, updates=config.updates, warmup=config.warmup_updates
         )
-        with self.student.training(self.parameters):
-            for epoch in range(config.epochs):
-                if stopped:
-                    break
-                for number, rows in enumerate(
-                    whole_groups(rollout.groups, config.minibatches, self.generator)
-                ):
-                    tokens = int(mask[rows].sum())
-                    if tokens == 0:
-                        continue
-                    self.optimizer.zero_grad(set_to_none=True)
-                    sums = dict.fromkeys((*totals, "ratio"), 0.0)
-                    for part in self.student.micro_batches(rollout.completions, rows):
-                        stats = self.student.token_stats(rollout.completions, part)
-                        where = mask[part]
-                        logps = stats.logps.cpu()
-                        policy = policy_loss(
-                            logps, rollout.old_logps[part], advantages[part], where,
-                            clip=config.clip,
-                        )  # fmt: skip
-                        loss = policy.loss * 0.0 if warming else policy.loss
-                        if returns is not None and rollout.values is not None:
-                            assert stats.values is not None  # gae always has a head
-                            fit = value_loss(
-                                stats.values.cpu(), rollout.values[part], returns[part], where,
-                                clip=config.value_clip,
-                            )  # fmt: skip
-                            loss = loss + fit
-                            sums["value"] += float(fit.detach())
-                        (loss / tokens).backward()
-                        gap = torch.where(where, logps.detach() - rollout.old_logps[part], 0.0)
-                        sums["ratio"] += float((gap.exp() * where).sum())
-                        sums["loss"] += float(policy.loss.detach())
-                        sums["clipped"] += float(policy.clipped)
-                        sums["approx_kl"] += float(policy.approx_kl)
-                        sums["entropy"] += float((stats.entropy.cpu() * where).sum())
-                    if epoch == 0 and number == 0:
-                        first_ratio = sums["ratio"] / tokens
-                        self._check_first_ratio(first_ratio)
-                    norm = float(
-                        torch.nn.utils.clip_grad_norm_(
-                            [*self.parameters.values(), *self.values.values()], config.grad_clip
-                        )
-                    )
-                    if not math.isfinite(norm) or not math.isfinite(sums["loss"]):
-                        skipped = True
-                        continue
-                    norms.append(norm)
-                    self.optimizer.step()
-                    for key in totals:
-                        totals[key] += sums[key]
-                    n_tokens += tokens
-                    if sums["approx_kl"] / tokens > 1.5 * config.max_approx_kl:
-                        stopped = True  # as SB3's target_kl
-                        break
-        self.student.changed()
-        self.skipped = self.skipped + 1 if skipped else 0
+
+        def tokens_of(rows: Sequence[int]) -> int:
+            return int(mask[list(rows)].sum())
+
+        def loss_of(part: list[int], stats: TokenStats) -> tuple[Tensor, int]:
+            where, logps, entropy = mask[part], stats.logps.cpu(), stats.entropy.cpu()
+            policy = policy_loss(
+                logps, rollout.old_logps[part], advantages[part], where, clip=config.clip
+            )
+            loss = policy.loss * 0.0 if warming else policy.loss
+            if bonus:
+                loss = loss - bonus * (entropy * where).sum()  # L - c sum_t H_t
+            if returns is not None and rollout.values is not None:
+                assert stats.values is not None  # gae always has a head
+                fit = value_loss(
+                    stats.values.cpu(), rollout.values[part], returns[part], where,
+                    clip=config.value_clip,
+                )  # fmt: skip
+                loss = loss + fit
+                now["value"] += float(fit.detach())
+            gap = torch.where(where, logps.detach() - rollout.old_logps[part], 0.0)
+            now["ratio"] += float((gap.exp() * where).sum())
+            now["loss"] += float(policy.loss.detach())
+            now["clipped"] += float(policy.clipped)
+            now["approx_kl"] += float(policy.approx_kl)
+            now["entropy"] += float((entropy.detach() * where).sum())
+            return loss, int(where.sum())
+
+        def ready(rows: Sequence[int]) -> None:
+            nonlocal first_ratio
+            for key in now:
+                last[key], now[key] = now[key], 0.0
+            if math.isnan(first_ratio):
+                first_ratio = last["ratio"] / tokens_of(rows)
+                self._check_first_ratio(first_ratio)
+
+        def stop(rows: Sequence[int]) -> bool:
+            nonlocal stopped
+            for key in last:
+                totals[key] += last[key]
+            totals["tokens"] += tokens_of(rows)
+            stopped = last["approx_kl"] / tokens_of(rows) > 1.5 * config.max_approx_kl
+            return stopped  # as SB3's target_kl
+
+        def imitation(number: int) -> Tensor:
+            loss = self._imitation(number % config.minibatches)
+            imitated.append(float(loss.detach()))
+            return config.imitation_coef * loss  # + gamma L_ptx
+
+        minibatches = [
+            rows
+            for _ in range(config.epochs)
+            for rows in whole_groups(rollout.groups, config.minibatches, self.generator)
+        ]
+        descent = descend(
+            self.student, self.optimizer, self.parameters, rollout.completions, minibatches,
+            loss_of, tokens_of, grad_clip=config.grad_clip, heads=self.values,
+            beside=imitation if config.imitation_coef and not warming else None,
+            ready=ready, stop=stop, entropy_gradient=bonus > 0,
+        )  # fmt: skip
+        self.skipped = self.skipped + 1 if descent.skipped else 0
         if self.skipped >= MAX_SKIPPED:
             raise Diverged(f"no finite gradient in {self.skipped} updates in a row", rollout)
-        n = max(n_tokens, 1)
+        n = max(totals["tokens"], 1.0)
+        if totals["tokens"]:
+            self.entropy = totals["entropy"] / n
         out = {
             "loss/policy": totals["loss"] / n,
             "policy/clip_fraction": totals["clipped"] / n,
             "policy/approx_kl": totals["approx_kl"] / n,
             "policy/entropy": totals["entropy"] / n,
             "policy/first_ratio": first_ratio,
-            "policy/grad_norm": float(np.mean(norms)) if norms else math.nan,
+            "policy/grad_norm": descent.grad_norm,
             "policy/learning_rate": self.optimizer.param_groups[0]["lr"],
-            "policy/skipped": float(skipped),
+            "policy/skipped": float(descent.skipped),
             "policy/stopped_early": float(stopped),
         }
+        if config.entropy_floor:
+            out["policy/entropy_coef"] = bonus
+        if imitated:
+            out["loss/imitation"] = sum(imitated) / len(imitated)
         if returns is not None and rollout.values is not None:
             out["loss/value"] = totals["value"] / n
             out["value/explained_variance"] = explained_variance(rollout.values, returns, mask)
         return out
+
+    def _imitation(self, minibatch: int) -> Tensor:
+        """() nats a token of train jokes: PPO-ptx, Ouyang et al. 2022, arXiv:2203.02155, Eq. 2.
+
+        As many jokes an update as it has prompts, spread over its minibatches.
+        """
+        size = self.config.prompts_per_update
+        rows = epoch_rows(len(self.examples), size, batch=self.step, seed=self.seed)
+        mine = [self.examples[i] for i in rows[minibatch :: self.config.minibatches]]
+        jokes = as_completions(self.student.format, mine, temperature=IMITATED)
+        stats = self.student.token_stats(jokes, range(len(mine)))
+        return -stats.logps.cpu().sum() / int(jokes.mask.sum())
 
     def _check_first_ratio(self, ratio: float) -> None:
         tolerance = RATIO_TOLERANCE.get(self.student.base.model.dtype, 0.1)
@@ -304,6 +349,7 @@ class PPO:
             "step": self.step,
             "skipped": self.skipped,
             "kl_beta": self.kl.beta,
+            "entropy": self.entropy,
             "sampler_is_exact": self._sampler_is_exact,
             "generator": self.generator.get_state().tolist(),
             "optimizer_steps": steps,
@@ -315,6 +361,7 @@ class PPO:
         tensors, scalars = state["tensors"], state["scalars"]
         self.step, self.skipped = int(scalars["step"]), int(scalars["skipped"])
         self.kl = self.kl._replace(beta=float(scalars["kl_beta"]))
+        self.entropy = scalars["entropy"]
         self._sampler_is_exact = scalars["sampler_is_exact"]
         restore_generator(self.generator, scalars["generator"])
         for name, parameter in self.values.items():

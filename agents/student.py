@@ -52,7 +52,7 @@ class TokenStats(NamedTuple):
     """What the policy says now about given jokes."""
 
     logps: Tensor  # (B, T) nats; 0 where there is no token; carries gradient where enabled
-    entropy: Tensor  # (B, T) nats, detached
+    entropy: Tensor  # (B, T) nats; detached unless asked for with gradient
     values: Tensor | None  # (B, T) V of the state before each token; None without a value head
 
 
@@ -216,10 +216,17 @@ class Student:
         )
         return [[rows[i] for i in part] for part in parts]
 
-    def token_stats(self, completions: Completions, rows: Sequence[int]) -> TokenStats:
+    def token_stats(
+        self, completions: Completions, rows: Sequence[int], *, entropy_gradient: bool = False
+    ) -> TokenStats:
         """Log-probabilities at the sampling temperature, entropies and values of some rows.
 
         The logits exist only at joke positions: (tokens, V), never (B, T, V).
+
+        Args:
+            completions: the jokes.
+            rows: of them.
+            entropy_gradient: let entropies carry gradient, at the memory of one more (tokens, V).
 
         Returns:
             Tensors of shape (len(rows), T) with T of `completions`.
@@ -236,7 +243,7 @@ class Student:
         targets = batch.targets.to(logits.device)
         normaliser = logits.logsumexp(-1)
         logps = logits.gather(1, targets[:, None])[:, 0] - normaliser
-        with torch.no_grad():
+        with torch.set_grad_enabled(entropy_gradient and torch.is_grad_enabled()):
             entropy = normaliser - (logits.softmax(-1) * logits).sum(-1)
         where = (batch.jokes, batch.offsets)
         shape = (len(rows), completions.mask.shape[1])

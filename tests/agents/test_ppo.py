@@ -6,6 +6,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from agents.configs import PPOConfig
+from agents.learner import as_completions
 from agents.optim import Diverged
 from agents.ppo import PPO
 from rewards.types import Unfinished
@@ -28,9 +29,9 @@ ADVANTAGES = ["rloo", "grpo", "gae"]
 def make(word_student):
     """A fresh student with its agent; the same each call."""
 
-    def make(**changes):
+    def make(examples=None, **changes):
         student = word_student()
-        return PPO(PPOConfig(**(SMALL | changes)), student, seed=0)
+        return PPO(PPOConfig(**(SMALL | changes)), student, seed=0, examples=examples)
 
     return make
 
@@ -241,7 +242,8 @@ def test_a_good_update_forgives_the_bad_ones(make, env):
 def test_state_goes_through_files_and_the_next_update_is_bit_for_bit(
     make, make_env, counts, tmp_path, advantage
 ):
-    options = {"advantage": advantage, "kl_target": 0.01}
+    options = {"advantage": advantage, "kl_target": 0.01, "entropy_floor": 50.0}
+    options |= {"imitation_coef": 0.1, "examples": [(f"prompt {i} .", "a cat .") for i in range(5)]}
     env, agent = make_env(counts()), make(**options)
     for _ in range(2):
         agent.update(agent.collect(env))
@@ -299,6 +301,63 @@ def test_kl_penalty_holds_the_student_near_its_start(make, make_env, counts):
     assert kl[1.0] < 0.5 * kl[0.0]
 
 
+# ---- against collapse
+
+
+NEVER = "@"
+"""Counted in no joke: every joke is as good as every other, advantages are 0."""
+
+
+def test_entropy_below_its_floor_is_paid_for_and_rises(make, make_env, counts):
+    paid = make(entropy_floor=50.0, entropy_coef=0.1, kl_coef=0.0, updates=6)
+    env = make_env(counts(NEVER))
+    told = [paid.update(paid.collect(env)) for _ in range(6)]
+    assert [m["policy/entropy_coef"] for m in told] == [0.0] + [0.1] * 5  # one update to know it
+    assert told[-1]["policy/entropy"] > told[0]["policy/entropy"] + 0.05
+    assert paid.entropy == told[-1]["policy/entropy"]
+
+
+def test_entropy_above_its_floor_changes_nothing(make, make_env, counts):
+    after = []
+    for options in ({}, {"entropy_floor": 1e-6, "entropy_coef": 5.0}):
+        agent, env = make(**options), make_env(counts("a"))
+        for _ in range(3):
+            agent.update(agent.collect(env))
+        after.append(values(agent))
+    assert equal(*after)
+
+
+def test_imitation_beside_the_policy_loss_teaches_the_jokes_given(make, make_env, counts):
+    example = ("the cat sat on the mat .", "my lamp ran late .")
+    agent = make(imitation_coef=1.0, kl_coef=0.0, updates=8, examples=[example])
+    jokes = as_completions(agent.student.format, [example], temperature=1.0)
+    start = -agent.student.token_logps(jokes).sum() / jokes.mask.sum()
+    env = make_env(counts(NEVER))
+    told = [agent.update(agent.collect(env))["loss/imitation"] for _ in range(8)]
+    end = -agent.student.token_logps(jokes).sum() / jokes.mask.sum()
+    assert told == sorted(told, reverse=True)
+    assert end < told[0] <= float(start) + 1e-4
+    assert end < 0.7 * start
+
+
+def test_imitation_spreads_as_many_train_jokes_as_an_update_has_prompts(make, make_env, counts):
+    examples = [(f"prompt {i} .", f"joke {i} .") for i in range(6)]
+    agent = make(
+        imitation_coef=0.1, prompts_per_update=4, minibatches=2, epochs=2, examples=examples
+    )
+    seen = []
+    usual = agent.student.token_stats
+
+    def token_stats(completions, rows, **options):
+        seen.extend(completions.jokes if completions.jokes[0].startswith("joke") else [])
+        return usual(completions, rows, **options)
+
+    agent.student.token_stats = token_stats
+    agent.update(agent.collect(make_env(counts(NEVER), prompts=4, group=4)))
+    assert len(seen) == 8  # both passes imitate the same four
+    assert len(set(seen)) == 4
+
+
 # ---- options
 
 
@@ -310,6 +369,8 @@ def test_kl_penalty_holds_the_student_near_its_start(make, make_env, counts):
         ({"minibatches": 3}, "--minibatches is 3, more than the 2 prompts"),
         ({"learning_rate": 0.0}, "--learning-rate is 0.0, must be > 0"),
         ({"kl_coef": -1.0}, "--kl-coef"),
+        ({"entropy_floor": -1.0}, "--entropy-floor"),
+        ({"imitation_coef": float("nan")}, "--imitation-coef"),
         ({"kl_target": 0.0}, "--kl-target"),
         ({"max_tokens": 1}, "--max-tokens is 1"),
         ({"lam": 1.5}, "must lie in 0..1"),

@@ -1,7 +1,4 @@
 import json
-import signal
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -9,7 +6,7 @@ import pytest
 from compare import carry_out
 from training.comparison import Settings, find, plan_runs, plan_trials, read_json
 from training.comparison_figures import collect, evaluation_calls, pick_best
-from training.comparison_runs import Record, best_look, last_line, tune
+from training.comparison_runs import Record, best_look, tune
 from training.presets import Grid, read_grid
 from training.workers import Workers
 
