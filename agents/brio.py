@@ -102,7 +102,7 @@ class BRIO:
     ) -> None:
         self.config, self.student = config, student
         self.learner = Learner(config, student, seed=seed)
-        self.teacher = jokes_by_prompt(examples)
+        self.teacher = jokes_by_prompt(examples) if config.imitates == "teacher" else {}
 
     @property
     def step(self) -> int:

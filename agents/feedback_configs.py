@@ -111,8 +111,10 @@ class BRIOConfig:
     alpha: float = 1.0
     """Exponent of the length that log-probabilities are divided by; 1: means over tokens."""
     imitation: float = 0.1
-    """Gamma: weight of imitating the teacher's joke of the prompt (the best candidate where there
-    is none); 0: ranking alone."""
+    """Gamma: weight of imitating one joke of the prompt; 0: ranking alone."""
+    imitates: Literal["teacher", "best"] = "teacher"
+    """teacher: its joke of the prompt, as the papers do (the best candidate where there is none);
+    best: the candidate with the highest reward, as RRHF does."""
     refresh_every: int = 1
     """Updates between two students that write the jokes: 1 online, n iterative, 0 never."""
     learning_rate: float = 3e-4
@@ -138,6 +140,8 @@ class BRIOConfig:
                 f"--group-size is {self.group_size}, must lie in 2..23: the teacher's joke needs "
                 f"a place beside the candidates"
             )
+        if self.imitates not in ("teacher", "best"):  # a file's value
+            raise ValueError(f"--imitates is {self.imitates!r}, allowed are teacher, best")
         for name in ("margin", "alpha", "imitation"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"--{name} is {getattr(self, name)}, must be >= 0")
@@ -215,8 +219,9 @@ class BrioDPOConfig:
 
     @property
     def first(self) -> BRIOConfig:
-        """Options of the first phase."""
-        mine = {f.name: getattr(self, f.name) for f in fields(BRIOConfig)}
+        """Options of the first phase; it imitates the teacher, who is its best by construction."""
+        names = {f.name for f in fields(BRIOConfig)} - {"imitates"}
+        mine = {name: getattr(self, name) for name in names}
         return BRIOConfig(**mine | {"updates": self.first_updates})
 
     @property

@@ -138,6 +138,13 @@ def test_the_teachers_joke_is_imitated_where_there_is_one(make, make_env, counts
     assert seen == {True, False}
 
 
+def test_the_best_candidate_is_imitated_where_that_is_asked_for(make, make_env, counts):
+    rollout = make(imitates="best").collect(make_env(counts()))
+    assert len(rollout.completions.jokes) == 2 * 4  # nobody else's
+    for group, row in rollout.imitated.items():
+        assert rollout.rewards[row] == rollout.rewards[group * 4 : group * 4 + 4].max()
+
+
 def test_first_losses_are_the_start_students(make, make_env, counts):
     agent = make(minibatches=1, margin=0.0, imitation=1.0)
     rollout = agent.collect(make_env(counts()))
@@ -258,6 +265,7 @@ def test_state_survives_json_and_safetensors(make_both, make_env, counts, after)
         (BRIOConfig, {"margin": -1.0}, r"--margin is -1.0"),
         (BRIOConfig, {"alpha": math.nan}, r"--alpha is nan"),
         (BRIOConfig, {"imitation": -0.1}, r"--imitation is -0.1"),
+        (BRIOConfig, {"imitates": "critic"}, r"--imitates is 'critic'"),
         (BrioDPOConfig, {"teacher_updates": 0}, r"--teacher-updates is 0, must lie in 1\.\.15"),
         (BrioDPOConfig, {"updates": 1}, r"--updates is 1, must be >= 2"),
         (BrioDPOConfig, {"teacher_updates": 16}, r"--teacher-updates is 16"),
