@@ -190,9 +190,9 @@ class BrioDPOConfig:
     """AdamW, annealed to a tenth over each phase."""
     warmup_updates: int = 2
     """Updates over which the learning rate rises to its value, in each phase."""
-    epochs: int = 1
+    epochs: int = 2
     """Passes over the jokes or pairs of an update."""
-    minibatches: int = 4
+    minibatches: int = 2
     """Optimizer steps a pass."""
     temperature: float = 0.7
     """Sampling temperature; log-probabilities are of this distribution."""

@@ -33,10 +33,11 @@ class OnlineDPOConfig:
     """AdamW, annealed to a tenth over the run."""
     warmup_updates: int = 2
     """Updates over which the learning rate rises to its value."""
-    epochs: int = 1
+    epochs: int = 2
     """Passes over the pairs of an update."""
-    minibatches: int = 4
-    """Optimizer steps a pass."""
+    minibatches: int = 2
+    """Optimizer steps a pass; by default as many steps an update, pairs a step and uses of a pair
+    as `--algo dpo` has."""
     temperature: float = 0.7
     """Sampling temperature; log-probabilities are of this distribution."""
     max_tokens: int = 40
