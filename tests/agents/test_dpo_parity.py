@@ -26,6 +26,7 @@ SMALL = {
     "updates": 4,
     "prompts_per_update": 2,
     "group_size": 4,
+    "epochs": 1,
     "minibatches": 1,
     "max_tokens": 8,
     "temperature": 1.0,

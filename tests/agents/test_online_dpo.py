@@ -15,6 +15,7 @@ SMALL = {
     "updates": 20,
     "prompts_per_update": 2,
     "group_size": 4,
+    "epochs": 1,
     "minibatches": 2,
     "max_tokens": 8,
     "temperature": 1.0,
