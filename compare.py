@@ -125,7 +125,7 @@ def compare(options: argparse.Namespace) -> int:
             tune(settings, study, grid, root, record, workers)
             runs = plan_runs(settings, study, grid, record.tuned, root)
             carry_out(settings, runs, root, record, workers)
-    return _report(settings, study, runs, record, root)
+    return _report(settings, study, runs, trials, record, root)
 
 
 def carry_out(settings: Any, runs: Sequence[Any], root: Path, record: Any, workers: Any) -> None:
@@ -289,7 +289,9 @@ def _cost_row(method: str, kind: str, row: Sequence[float]) -> str:
             f"{minutes:>9.0f}")  # fmt: skip
 
 
-def _report(settings: Any, study: Any, runs: Sequence[Any], record: Any, root: Path) -> int:
+def _report(
+    settings: Any, study: Any, runs: Sequence[Any], trials: Sequence[Any], record: Any, root: Path
+) -> int:
     """Write figures.json, table.md and report.html; status 3 where runs lack a result."""
     from evaluation.audit_report import MISSING
     from evaluation.compare_figures import figures
@@ -297,7 +299,7 @@ def _report(settings: Any, study: Any, runs: Sequence[Any], record: Any, root: P
     from training.comparison import write_json
     from training.comparison_figures import collect
 
-    measured = collect(settings, study, runs, record, root)
+    measured = collect(settings, study, runs, record, root, trials)
     found = figures(measured)
     write_json(root / "figures.json", as_json(found))
     text = markdown(measured, found)

@@ -50,6 +50,8 @@ class Evaluated:
     decoding: str = ""
     reason: str = ""
     """Why the critic may not rate these lines."""
+    kl: float | None = None
+    """Nats a joke to the start student, of the policy sampled at 0.7."""
 
     @property
     def side(self) -> Side:
@@ -92,6 +94,7 @@ def read_system(record: Mapping[str, Any], where: str) -> Evaluated:
         scores,
         str(record.get("decoding", "")),
         str(record.get("reason", "")),
+        None if record.get("kl") is None else float(record["kl"]),
     )
 
 
@@ -138,6 +141,18 @@ class MethodRuns:
         return [r.systems[split] for r in self.runs if split in r.systems]
 
 
+class Trial(NamedTuple):
+    """One tuning trial of a method, on select prompts."""
+
+    method: str
+    options: str
+    best_step: int | None
+    """Within the bounds; 0: the start."""
+    rating: float | None
+    """By the select critic at that step."""
+    chosen: bool
+
+
 @dataclass(frozen=True)
 class Comparison:
     """Everything that was measured."""
@@ -155,8 +170,8 @@ class Comparison:
     curve: BestOfN | None = None
     with_best_of: tuple[str, ...] = ()
     """Methods that are planned to be shown with best-of-4 on top."""
-    trials: Mapping[str, Any] = field(default_factory=dict)
-    """Tuned options by method; empty: the committed ones."""
+    trials: tuple[Trial, ...] = ()
+    """Of tuning; none: every method has its committed options."""
 
 
 @dataclass(frozen=True)
@@ -173,6 +188,7 @@ class Row:
     fact: Interval | None
     words: float | None
     recall: float | None
+    kl: float | None
     n: NEquivalent | None
     marks: tuple[str, ...]
     note: str
@@ -303,6 +319,7 @@ def _row(
         mean_over_seeds([s.fact for s in systems], rng(SEED)) if systems else None,
         words,
         recall,
+        mean([s.kl for s in systems]),
         None if on_curve is None else n_equivalent(over_seeds(ratings), on_curve, rng(SEED)),
         tuple(_marks(c, split, rating, amusing, words, planned)) if method else (),
         note,
@@ -312,7 +329,7 @@ def _row(
 def _curve_row(curve: BestOfN, n: int) -> Row:
     column = curve.by_prompt[:, curve.sizes.index(n)]
     rating = mean_interval(column, np.random.default_rng(SEED))
-    return Row(f"best-of-{n}", "-", "-", rating, (), {}, None, None, None, None,
+    return Row(f"best-of-{n}", "-", "-", rating, (), {}, None, None, None, None, None,
                NEquivalent(n, n, n), (), "expected, by order statistics")  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from evaluation.compare_figures import (
     Comparison,
     Figures,
     Row,
+    Trial,
     equal_seconds,
     mean,
 )
@@ -33,7 +34,7 @@ def tables(c: Comparison, found: Figures) -> list[Table]:
     out.append(_contrast_table("Secondary contrasts, Holm-corrected", found.secondary))
     if c.curve is not None:
         out.append(_curve_table(c.curve))
-    out += [_cost_table(c), _run_table(c)]
+    out += [_trial_table(c.trials), _cost_table(c), _run_table(c)]
     return [t for t in out if t.rows]
 
 
@@ -45,6 +46,20 @@ def _curve_table(curve: BestOfN) -> Table:
         "start student; exact, from one pool a prompt."
     )
     return Table("Best of N", ("N", *map(str, sizes)), (("rating", *cells),), note)
+
+
+def _trial_table(trials: Sequence[Trial]) -> Table:
+    rows = tuple(
+        (t.method, t.options or "the defaults", "-" if t.best_step is None else str(t.best_step),
+         number(t.rating, 2), "chosen" if t.chosen else "")
+        for t in trials
+    )  # fmt: skip
+    heads = ("method", "options tried", "best step", "select rating", "")
+    note = (
+        "With a seed that is not compared, on select prompts; rating by the select critic at the "
+        "best step within the bounds (0: the start)."
+    )
+    return Table("Tuning", heads, rows, note)
 
 
 def _run_table(c: Comparison) -> Table:
@@ -76,17 +91,19 @@ def _contrast_table(title: str, contrasts: Sequence[Contrast | None]) -> Table:
 def _result_table(c: Comparison, split: str, rows: Sequence[Row]) -> Table:
     heads = ("system", "seeds", "judged jokes", "rating", "each seed",
              *(f"win vs {r}, %" for r in RIVALS), "amusing, %", "fact, %", "words", "recall",
-             "N-equivalent", "marks", "note")  # fmt: skip
+             "KL, nats", "N-equivalent", "marks", "note")  # fmt: skip
     cells = tuple(
         (r.system, r.seeds, r.judged, show(r.rating), ", ".join(number(v, 2) for v in r.by_seed),
          *(_percent(r.wins.get(rival)) for rival in RIVALS), _percent(r.amusing),
-         _share(r.fact and r.fact.value), number(r.words, 1), number(r.recall, 2), _n(r.n, c.curve),
+         _share(r.fact and r.fact.value), number(r.words, 1), number(r.recall, 2),
+         number(r.kl, 1), _n(r.n, c.curve),
          "; ".join(r.marks), r.note)
         for r in rows
     )  # fmt: skip
     note = (
         f"{CONDITION}. Judged by {c.critic}; ratings up to {c.tie:g} apart tie. N-equivalent: how "
-        "many lines of the start student the training critic must choose among to do as well."
+        "many lines of the start student the training critic must choose among to do as well. KL "
+        "is to the start student, of a joke sampled at 0.7; of best-of-N an upper bound."
     )
     return Table(f"Results, {split} prompts", heads, cells, note)
 

@@ -131,6 +131,7 @@ class PlannedRun(NamedTuple):
     algo: str
     kind: str  # seed; extra, for the primary contrast alone; trial
     options: Mapping[str, Any]  # flat, as `train.py --config` takes them
+    tried: Mapping[str, Any]  # what a trial tries, or what was committed or found
 
 
 def plan_runs(
@@ -158,7 +159,7 @@ def plan_runs(
             name = f"{method.name}-s{seed}"
             options = _options(settings, method, best, seed, name, root)
             kind = "extra" if extra else "seed"
-            runs.append(PlannedRun(name, method.name, method.algo, kind, options))
+            runs.append(PlannedRun(name, method.name, method.algo, kind, options, best))
     return runs
 
 
@@ -182,7 +183,7 @@ def plan_trials(
         for i, tried in enumerate(trials[: settings.trials]):
             name = f"{method.name}-trial-{i}"
             options = _options(settings, method, tried, TRIAL_SEED, name, root)
-            runs.append(PlannedRun(name, method.name, method.algo, "trial", options))
+            runs.append(PlannedRun(name, method.name, method.algo, "trial", options, tried))
     return runs
 
 

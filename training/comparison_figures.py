@@ -18,6 +18,7 @@ from evaluation.compare_figures import (
     Look,
     MethodRuns,
     SeedRun,
+    Trial,
     read_system,
 )
 from evaluation.contrasts import BestOfN, best_of_n_curve
@@ -25,7 +26,7 @@ from evaluation.ladder import BASELINE, COPY
 from models.sources import MANIFEST as ADAPTER_MANIFEST
 from rewards.text import recall, words
 from training.comparison import REPORT, PlannedRun, Settings, find, is_code, read_json
-from training.comparison_runs import Record, Runner, last_line, looks
+from training.comparison_runs import Record, Runner, best_look, last_line, looks
 from training.presets import MAIN, SAMPLES_ITS_OWN, Study
 from training.workers import HERE, STOPPED
 
@@ -35,6 +36,8 @@ NAME = "references"
 RESULTS = "results.json"
 TUNED = "-tuned"
 """A run's lines at its best decoding, which stand for the method."""
+TUNED_ONLY = ("--decoding", "tuned", "--no-gap")
+"""Of an evaluation that needs no sampled lines: nobody picks the best of them."""
 
 
 class Call(NamedTuple):
@@ -65,7 +68,8 @@ def evaluation_calls(
             return []
         taken = len(list(home.glob("*/")))
         systems = tuple(f"{name}={folders[name]}" for name in new)
-        return [Call(home / f"look-{taken}", (*systems, BEST_OF_4, *shared), tuple(new))]
+        arguments = (*systems, BEST_OF_4, *shared, *TUNED_ONLY)
+        return [Call(home / f"look-{taken}", arguments, tuple(new))]
     calls = []
     wanted: tuple[str, ...] = (BEST_OF_4,)
     if settings.pool:
@@ -74,7 +78,7 @@ def evaluation_calls(
         calls.append(Call(home / NAME, (*wanted, *shared, *_references_of(settings)), ()))
     for name in new:
         method = name.rpartition("-s")[0]
-        less = () if method in SAMPLES_ITS_OWN else ("--decoding", "tuned", "--no-gap")
+        less = () if method in SAMPLES_ITS_OWN else TUNED_ONLY
         calls.append(Call(home / name, (f"{name}={folders[name]}", *shared, *less), (name,)))
     return calls
 
@@ -184,9 +188,22 @@ def _systems(file: Path) -> dict[str, Any]:
 
 
 def collect(
-    settings: Settings, study: Study, plan: Sequence[PlannedRun], record: Record, root: Path
+    settings: Settings,
+    study: Study,
+    plan: Sequence[PlannedRun],
+    record: Record,
+    root: Path,
+    trials: Sequence[PlannedRun] = (),
 ) -> Comparison:
     """What there is so far, as the report takes it.
+
+    Args:
+        settings: of the comparison.
+        study: its methods.
+        plan: runs that are compared.
+        record: what became of them.
+        root: the comparison's folder.
+        trials: of tuning.
 
     Raises:
         ValueError: runs or evaluations that must not meet, or damaged files.
@@ -235,8 +252,19 @@ def collect(
         budget=settings.budget,
         curve=_curve(pool),
         with_best_of=tuple(own) if study.name == MAIN else (),
-        trials=dict(record.tuned),
+        trials=tuple(_trial(run, record) for run in trials),
     )
+
+
+def _trial(run: PlannedRun, record: Record) -> Trial:
+    """What became of a tuning trial."""
+    found = find(run)
+    options = ", ".join(f"{name} {value}" for name, value in run.tried.items())
+    chosen = record.tuned.get(run.method) == dict(run.tried)
+    if found is None or not found.done:
+        return Trial(run.method, options, None, None, chosen)
+    best = int(read_json(found.folder / RESULTS)["best_step"])
+    return Trial(run.method, options, best, best_look(found.folder), chosen)
 
 
 def _seed_run(

@@ -118,8 +118,7 @@ def tune(
     for planned, folder in zip(plan, workers.all(tasks), strict=True):
         rating = None if folder is None else best_look(folder)
         if rating is not None:
-            trial = grid[planned.algo].trials[int(planned.name.rpartition("-")[2])]
-            scores.setdefault(planned.method, []).append((rating, dict(trial)))
+            scores.setdefault(planned.method, []).append((rating, dict(planned.tried)))
     for method, found in scores.items():
         record.tuned[method] = max(found, key=lambda pair: pair[0])[1]
     record.write()
