@@ -75,6 +75,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--out", type=Path, metavar="DIR", help="default: runs/compare-STUDY")
     add("--dry-run", action="store_true", help="runs, judged jokes and minutes, then stop")
     add("--report-only", action="store_true", help="write the report of what there is")
+    add("--publish", type=Path, metavar="DIR",
+        help="then copy report and raw data there, without weights and machine paths")  # fmt: skip
     add("--smoke", action="store_true", help="the whole path in minutes; its figures mean nothing")
     add("--trust-critic", action="store_true", help="use the modules that an earlier sitting named")
     return parser.parse_args(arguments)
@@ -125,7 +127,12 @@ def compare(options: argparse.Namespace) -> int:
             tune(settings, study, grid, root, record, workers)
             runs = plan_runs(settings, study, grid, record.tuned, root)
             carry_out(settings, runs, root, record, workers)
-    return _report(settings, study, runs, trials, record, root)
+    status = _report(settings, study, runs, trials, record, root)
+    if options.publish is not None:
+        from training.comparison_publish import publish
+
+        print(f"{publish(root, options.publish)} files copied to {options.publish}")
+    return status
 
 
 def carry_out(settings: Any, runs: Sequence[Any], root: Path, record: Any, workers: Any) -> None:

@@ -55,6 +55,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--select-critic", default="", metavar="SPEC",
         help="tunes decoding on select prompts; default: the runs' own")  # fmt: skip
     add("--no-gap", action="store_true", help="do not ask the training critic about all systems")
+    add("--no-kl", action="store_true", help="do not measure how far students are from the start")
     add("--decoding", default="both", choices=("both", "sampled", "tuned"),
         help="of students: at 0.7 as NAME, tuned as NAME-tuned (default both)")  # fmt: skip
     add("--jokes", type=int, default=4, metavar="K",
@@ -132,6 +133,7 @@ def _evaluate(options: argparse.Namespace) -> None:
         train_critic_arg=tuple(options.train_critic_arg),
         select_critic=options.select_critic,
         gap=not options.no_gap,
+        kl=not options.no_kl,
         decodings=options.decoding,
         jokes=options.jokes,
         max_tokens=options.max_tokens,

@@ -68,7 +68,7 @@ def evaluation_calls(
             return []
         taken = len(list(home.glob("*/")))
         systems = tuple(f"{name}={folders[name]}" for name in new)
-        arguments = (*systems, BEST_OF_4, *shared, *TUNED_ONLY)
+        arguments = (*systems, BEST_OF_4, *shared, *TUNED_ONLY, "--no-kl")
         return [Call(home / f"look-{taken}", arguments, tuple(new))]
     calls = []
     wanted: tuple[str, ...] = (BEST_OF_4,)

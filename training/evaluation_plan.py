@@ -42,6 +42,8 @@ class EvaluationOptions:
     """Tunes decoding; empty: the runs' own."""
     gap: bool = True
     """Ask the training critic about every system."""
+    kl: bool = True
+    """Measure how far students are from their start."""
     decodings: Literal["both", "sampled", "tuned"] = "both"
     jokes: int = 4
     max_tokens: int | None = None

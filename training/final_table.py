@@ -1,8 +1,6 @@
 """The end of a run: every system on the report prompts, rated by the report critic."""
 
-import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +14,10 @@ from evaluation.best_of import best_line
 from evaluation.ladder import Ladder, SystemLines, build_ladder, is_lost
 from evaluation.pairs import blind_pairs, to_jsonl
 from evaluation.render import as_dict, markdown, plain, samples_markdown
-from models.sources import cache_dir
 from rewards.protocols import Critic, Scorer
 from rewards.types import Rater, Rating, Unfinished
+from training.kept import kept, student_key
 from training.parts import DATA
-from training.run_folder import package_version
 from training.selection import GREEDY, Groups, rate_jokes, tune_decoding, write_jokes
 
 SAMPLED = 0.7
@@ -112,24 +109,17 @@ def start_jokes(
     start: bool,
 ) -> Groups:
     """`write_jokes` of the frozen start, kept in the cache folder: every run has the same ones."""
-    asked = [student.base.sha256, student.start_sha256, student.format.kind, package_version()]
-    asked += [str(student.base.model.dtype), str(student.base.model.device)]
-    asked += [str(x) for x in (k, temperature, max_tokens, seed, *prompts)]
-    key = hashlib.sha256("\n".join(asked).encode()).hexdigest()[:24]
-    file = cache_dir() / "start-jokes" / f"{key}.json"
-    if student.start_sha256 and file.exists():
-        kept = json.loads(file.read_text())
-        return [[Unfinished(j) if cut else j for j, cut in row] for row in kept]
-    jokes = write_jokes(
-        student, prompts, k,
-        temperature=temperature, max_tokens=max_tokens, seed=seed, start=start,
-    )  # fmt: skip
-    if student.start_sha256:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        scratch = file.with_suffix(f".{os.getpid()}")
-        scratch.write_text(json.dumps([[[j, isinstance(j, Unfinished)] for j in r] for r in jokes]))
-        os.replace(scratch, file)
-    return jokes
+
+    def write() -> list[list[tuple[str, bool]]]:
+        jokes = write_jokes(
+            student, prompts, k,
+            temperature=temperature, max_tokens=max_tokens, seed=seed, start=start,
+        )  # fmt: skip
+        return [[(str(joke), isinstance(joke, Unfinished)) for joke in row] for row in jokes]
+
+    asked = [*student_key(student), k, temperature, max_tokens, seed, *prompts]
+    rows = kept("start-jokes", asked, write) if student.start_sha256 else write()
+    return [[Unfinished(joke) if cut else joke for joke, cut in row] for row in rows]
 
 
 def best_of(

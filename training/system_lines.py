@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -14,11 +15,13 @@ from evaluation.best_of import best_line
 from evaluation.ladder import Ratings, is_lost
 from evaluation.matches import best_of_n_kl
 from models.adapters import CONFIG_FILE as ADAPTER_CONFIG
+from models.load import fingerprint
 from rewards.protocols import Critic, Scorer
 from rewards.types import Rater, Unfinished
 from training.final_table import SAMPLED, labelled_systems, start_jokes
+from training.kept import kept, student_key
 from training.parts import START_SOURCE
-from training.selection import GREEDY, Groups, tune_decoding
+from training.selection import GREEDY, TUNING_GRID, Groups, tune_decoding
 from training.systems import COPY, LIGHT, START, START_TUNED, TEACHER, Run, System, read_jokes
 
 LABELLED = {COPY: "copy", LIGHT: "light paraphrase"}
@@ -70,10 +73,15 @@ class Writing:
     select_prompts: Sequence[str]
     select: Rater | None
     """Rates decodings; None: `start-tuned`'s own temperature is taken instead."""
+    select_kept: str
+    """Name of that critic where its search may be kept for other evaluations of the same adapter;
+    empty: it is made each time."""
     jokes: int
     max_tokens: int
     seed: int
     decodings: Literal["both", "sampled", "tuned"]
+    kl: bool
+    """Measure how far students are from their start."""
     device: str
     train_critic: Callable[[], tuple[Critic, str]]
     """The critic that best-of-N picks by, and its spec; asked only if there is one."""
@@ -110,7 +118,9 @@ def write_lines(
             run = runs[system.name]
             writing.student.load_adapter(run.adapter)
             heir = run.algo != "sft"  # imitation begins at the bare base: another hand
-            made = _student_lines(system.name, writing.student, writing, heir=heir)
+            made = _student_lines(
+                system.name, writing.student, writing, heir=heir, adapter=run.adapter
+            )
             for lines in made:
                 lines.train_critic = run.train_critic
                 lines.note = f"{run.algo}, {run.adapter.parent.name}"
@@ -237,35 +247,60 @@ def _folder(system: System, writing: Writing) -> list[Lines]:
     return _student_lines(system.name, other, writing, heir=False)
 
 
-def _student_lines(name: str, student: Student, writing: Writing, *, heir: bool) -> list[Lines]:
+def _student_lines(
+    name: str, student: Student, writing: Writing, *, heir: bool, adapter: Path | None = None
+) -> list[Lines]:
     """Sampled at 0.7 as NAME, and at its best decoding as NAME-tuned.
 
     KL is of the policy that samples at 0.7, for both rows: it is a property of the student.
     """
     writing.say(f"{name} writes")
     texts = [p.text for p in writing.prompts]
-    k = 1 if writing.decodings == "tuned" else writing.jokes  # then these are for the KL alone
-    done = _sample(student, texts, k, writing)
     source = DESCENDANT if heir and student.start_sha256 else ""
-    kl = kl_to_start(student, done) if student is writing.student else None
-    rows = []
-    sampled = Lines(name, _groups(done, k), _shown(SAMPLED), source, kl=kl)
+    measured = writing.kl and student is writing.student
+    rows, kl, k = [], None, writing.jokes
+    if writing.decodings == "tuned":
+        k = 1 if measured else 0  # for the KL alone
+    if k:
+        done = _sample(student, texts, k, writing)
+        kl = kl_to_start(student, done) if measured else None
     if writing.decodings != "tuned":
-        rows.append(sampled)
+        rows.append(Lines(name, _groups(done, k), _shown(SAMPLED), source, kl=kl))
     if writing.decodings != "sampled":
-        best = student.tuned_temperature
-        means: dict[str, float] = {}
-        if writing.select is not None:
-            best, means = tune_decoding(
-                student, writing.select, writing.select_prompts,
-                max_tokens=writing.max_tokens, seed=writing.seed,
-            )  # fmt: skip
+        best, means = _best_decoding(student, writing, adapter)
         wanted = 1 if best == GREEDY else writing.jokes
-        jokes = sampled.jokes
         if best != SAMPLED or wanted != k:
-            jokes = _groups(_sample(student, texts, wanted, writing, temperature=best), wanted)
-        rows.append(Lines(f"{name}-tuned", jokes, _shown(best), source, kl=kl, tuning=means))
+            done = _sample(student, texts, wanted, writing, temperature=best)
+        lines = Lines(
+            f"{name}-tuned", _groups(done, wanted), _shown(best), source, kl=kl, tuning=means
+        )
+        rows.append(lines)
     return rows
+
+
+def _best_decoding(
+    student: Student, writing: Writing, adapter: Path | None
+) -> tuple[float, dict[str, float]]:
+    """Temperature, and mean select ratings by temperature; a shipped critic's are kept."""
+    select = writing.select
+    if select is None:
+        return student.tuned_temperature, {}
+
+    def search() -> list[Any]:
+        return list(
+            tune_decoding(
+                student, select, writing.select_prompts,
+                max_tokens=writing.max_tokens, seed=writing.seed,
+            )
+        )  # fmt: skip
+
+    if adapter is None or not writing.select_kept:
+        best, means = search()
+    else:
+        asked: list[object] = [*student_key(student), fingerprint(adapter), writing.select_kept]
+        asked += [writing.max_tokens, writing.seed, *TUNING_GRID, *writing.select_prompts]
+        best, means = kept("decoding", asked, search)
+    return best, means
 
 
 def _sample(

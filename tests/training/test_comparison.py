@@ -6,6 +6,7 @@ import pytest
 from compare import carry_out
 from training.comparison import Settings, find, plan_runs, plan_trials, read_json
 from training.comparison_figures import collect, evaluation_calls, pick_best
+from training.comparison_publish import publish
 from training.comparison_runs import Record, best_look, tune
 from training.presets import Grid, read_grid
 from training.workers import Workers
@@ -301,6 +302,28 @@ def test_trials_pick_what_the_select_critic_rates_highest_at_the_best_step(tmp_p
     again = Processes()
     sit(tmp_path, again, settings)
     assert again.asked == []
+
+
+# ---- a copy for others
+
+
+def test_a_published_copy_gives_the_same_figures_without_weights_and_paths(tmp_path):
+    root, copy = tmp_path / "here", tmp_path / "copy"
+    first = sit(root, Processes())
+    publish(root, copy)
+    assert not list(copy.glob("**/checkpoints"))
+    assert all(str(tmp_path) not in f.read_text() for f in copy.glob("**/*") if f.is_file())
+    later = Processes()
+    second = sit(copy, later)
+    assert later.asked == []
+    assert (second.methods, second.references) == (first.methods, first.references)
+    publish(root, copy)  # once more
+    with pytest.raises(ValueError, match="own folder"):
+        publish(root, root)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").touch()
+    with pytest.raises(ValueError, match="neither empty nor an earlier copy"):
+        publish(root, tmp_path / "full")
 
 
 # ---- evaluations

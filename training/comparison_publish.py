@@ -1,0 +1,48 @@
+"""A comparison's report with its raw data, to be committed, checked and continued by others.
+
+Weights, logs and text samples stay behind, and so do the paths of the machine: what named a file of
+the comparison names it from its folder. `compare.py --out COPY --report-only` works the figures out
+again, and more seeds can be run there: what is done counts as done. No torch here.
+"""
+
+import json
+from pathlib import Path
+
+from training.comparison import MANIFEST
+
+KEPT = (
+    MANIFEST,
+    "figures.json",
+    "table.md",
+    "report.html",
+    "runs/*/*/config.json",
+    "runs/*/*/results.json",
+    "runs/*/*/metrics.jsonl",
+    "evaluations/*/*/results.json",
+)
+"""Patterns of what is copied."""
+
+
+def publish(root: Path, target: Path) -> int:
+    """Copy a comparison's record; returns the number of files.
+
+    Args:
+        root: the comparison's folder.
+        target: made if it is not there; files of an earlier copy are replaced.
+
+    Raises:
+        ValueError: the target is the comparison itself, or holds another one.
+    """
+    if target.resolve() == root.resolve():
+        raise ValueError(f"--publish {target} is the comparison's own folder")
+    if target.exists() and any(target.iterdir()) and not (target / MANIFEST).exists():
+        raise ValueError(f"--publish {target} is neither empty nor an earlier copy")
+    files = [file for pattern in KEPT for file in sorted(root.glob(pattern))]
+    for file in files:
+        text = file.read_text(encoding="utf-8").replace(str(root.absolute()), ".")
+        if file.name == "results.json":  # long columns of numbers, one a line otherwise
+            text = json.dumps(json.loads(text), separators=(",", ":"), ensure_ascii=False) + "\n"
+        copy = target / file.relative_to(root)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_text(text, encoding="utf-8")
+    return len(files)
