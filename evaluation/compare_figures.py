@@ -5,6 +5,7 @@ A method that failed is a row that says so. Pure functions; `compare_report` lay
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -103,6 +104,9 @@ class Look(NamedTuple):
 
     step: int
     rating: float | None
+    """Mean at the training temperature."""
+    told: Mapping[str, float | None] = MappingProxyType({})
+    """Other metrics of that step, by their keys (docs/metrics.md)."""
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,17 @@ from evaluation.intervals import Interval
 from evaluation.render import escape_markdown, strip_controls
 
 CONDITION = "Conditional on these seeds"
+ENDS = (
+    ("select/rating", "rating, sampled", 2),
+    ("tuned/rating", "rating, tuned", 2),
+    ("tuned/words", "words", 1),
+    ("tuned/recall", "recall", 2),
+    ("tuned/distinct_2", "distinct-2", 2),
+    ("tuned/commonest_4gram", "commonest own 4-gram", 2),
+    ("policy/kl_per_joke", "KL, nats a joke", 1),
+    ("policy/entropy", "entropy, nats a token", 2),
+)
+"""Metric, heading and digits of the table of last looks."""
 
 
 def tables(c: Comparison, found: Figures) -> list[Table]:
@@ -34,7 +45,7 @@ def tables(c: Comparison, found: Figures) -> list[Table]:
     out.append(_contrast_table("Secondary contrasts, Holm-corrected", found.secondary))
     if c.curve is not None:
         out.append(_curve_table(c.curve))
-    out += [_trial_table(c.trials), _cost_table(c), _run_table(c)]
+    out += [_end_table(c), _trial_table(c.trials), _cost_table(c), _run_table(c)]
     return [t for t in out if t.rows]
 
 
@@ -46,6 +57,22 @@ def _curve_table(curve: BestOfN) -> Table:
         "start student; exact, from one pool a prompt."
     )
     return Table("Best of N", ("N", *map(str, sizes)), (("rating", *cells),), note)
+
+
+def _end_table(c: Comparison) -> Table:
+    """Where every run was driven, whether or not that look was within the bounds."""
+    rows = []
+    for method in c.methods:
+        ends = [r.looks[-1].told for r in method.runs if r.looks]
+        if ends:
+            values = [(mean([told.get(key) for told in ends]), digits) for key, _, digits in ENDS]
+            rows.append((method.name, *(number(value, digits) for value, digits in values)))
+    note = (
+        "Means over seeds on select prompts, by the select critic, no bounds applied; words to "
+        "4-gram at the start's best decoding. The results above are of each run's best look within "
+        "the bounds."
+    )
+    return Table("Where training ended", ("method", *(h for _, h, _ in ENDS)), tuple(rows), note)
 
 
 def _trial_table(trials: Sequence[Trial]) -> Table:

@@ -15,7 +15,6 @@ from evaluation.compare_figures import (
     BEST_OF_4,
     Comparison,
     Evaluated,
-    Look,
     MethodRuns,
     SeedRun,
     Trial,
@@ -303,7 +302,7 @@ def _seed_run(
         selecting=_selecting(run, len(seen)),
         seconds=record.seconds(run.name),
         best_step=int(results["best_step"]),
-        looks=tuple(Look(step, rating) for step, rating in seen),
+        looks=tuple(seen),
         systems=mine,
         with_best_of_4=picked,
     )

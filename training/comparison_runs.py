@@ -14,6 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from evaluation.compare_figures import Look
 from evaluation.render import strip_controls
 from training.comparison import (
     EXTENDED,
@@ -127,15 +128,15 @@ def tune(
 def best_look(folder: Path) -> float | None:
     """The select critic's mean rating at the step that a finished run calls its best."""
     best = read_json(folder / "results.json")["best_step"]
-    return dict(looks(folder)).get(best)
+    return {look.step: look.rating for look in looks(folder)}.get(best)
 
 
-def looks(folder: Path) -> list[tuple[int, float | None]]:
-    """(step, mean select rating) of every look of a run."""
+def looks(folder: Path) -> list[Look]:
+    """What the select critic said of a run, look by look."""
     file = folder / "metrics.jsonl"
     lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
     records = [json.loads(line) for line in lines]
-    return [(r["step"], r["select/rating"]) for r in records if "select/rating" in r]
+    return [Look(r["step"], r["select/rating"], r) for r in records if "select/rating" in r]
 
 
 def train(planned: PlannedRun, root: Path, record: Record, run: Runner) -> Path | None:

@@ -10,6 +10,7 @@ from evaluation.compare_figures import (
     Look,
     MethodRuns,
     SeedRun,
+    Trial,
     equal_seconds,
     figures,
     read_system,
@@ -220,3 +221,19 @@ def test_a_system_is_read_with_its_gaps():
 def test_damaged_systems_are_refused(known, said):
     with pytest.raises(ValueError, match=said):
         read_system(record(**known), "results.json")
+
+
+def test_trials_and_last_looks_have_tables():
+    ends = {"tuned/words": 16.0, "tuned/commonest_4gram": 0.25}
+    looks = (Look(0, 2.0, {"tuned/words": 14.0}), Look(10, 2.6, ends | {"select/rating": 2.6}))
+    compared = comparison(
+        method("ppo", 2.6, looks=looks),
+        trials=(Trial("ppo", "rate 1", 0, 2.2, False), Trial("ppo", "rate 2", 10, 2.6, True)),
+    )
+    found = {t.title: t for t in tables(compared, figures(compared))}
+    assert [row[-2:] for row in found["Tuning"].rows] == [("2.20", ""), ("2.60", "chosen")]
+    (row,) = found["Where training ended"].rows
+    cells = dict(zip(found["Where training ended"].heads, row, strict=True))
+    assert cells["words"] == "16.0"
+    assert cells["commonest own 4-gram"] == "0.25"
+    assert cells["recall"] == "-"

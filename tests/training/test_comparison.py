@@ -365,7 +365,8 @@ def test_what_was_measured_is_collected(tmp_path):
     online = next(m for m in found.methods if m.name == "online-dpo")
     run = online.runs[0]
     assert (run.judged, run.selecting, run.best_step) == (640, (3 * 3 + 1) * 48, 4)
-    assert list(run.looks) == [(0, 2.0), (4, 2.1), (10, 2.1)]
+    assert [(x.step, x.rating) for x in run.looks] == [(0, 2.0), (4, 2.1), (10, 2.1)]
+    assert run.looks[0].told == {"step": 0, "select/rating": 2.0}
     assert run.systems["report"].ratings == [2.9] * 3
     sft = next(m for m in found.methods if m.name == "sft-more")
     assert sft.runs[0].judged == 0
