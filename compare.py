@@ -49,7 +49,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="of sft-more sd dpo dpo-labels brio brio-dpo online-dpo ppo best-of-n control",
     )
     add("--study", metavar="NAME",
-        help="instead: feedback-frequency, data-size, debias or critic")  # fmt: skip
+        help="instead: feedback-frequency, data-size, debias, critic or collapse")  # fmt: skip
     add("--critics", nargs="+", metavar="SPEC", help="training critics of the study `critic`")
     add("--seeds", type=int, metavar="N", help="of each method: 0 to N - 1 (default 3)")
     add("--primary-seeds", type=int, metavar="N",

@@ -15,6 +15,7 @@ from rewards.wrappers import BothOrders, ShuffledRanks
 Build = Callable[..., Critic]
 """`rewards.build.build_critic`, handed in: that module imports this one."""
 
+PREFIX = "file:"
 ENSEMBLES = ("mean", "min", "penalised")
 WRAPPERS: dict[str, tuple[Any, type, str]] = {
     "both_orders": (Judge, BothOrders, "a judge"),
@@ -43,22 +44,49 @@ def critic_from_file(
     where = f"{option} file:{path}"
     if args:
         raise ValueError(f"{where} takes its arguments from the file, got {', '.join(args)}")
+    return _described(_content(path, where), where, build, context)
+
+
+def members(spec: str, option: str = "--critic") -> list[str]:
+    """The specs of all critics that one is made of: itself, unless a file describes it.
+
+    Raises:
+        ValueError: a file that cannot be read, so that nobody knows.
+    """
+    if not spec.startswith(PREFIX):
+        return [spec]
+    return _named(_content(spec.removeprefix(PREFIX), f"{option} {spec}"))
+
+
+def _named(content: Any) -> list[str]:
+    if isinstance(content, list):
+        return [name for part in content for name in _named(part)]
+    if not isinstance(content, dict):
+        return []
+    own = [content["critic"]] if isinstance(content.get("critic"), str) else []
+    return own + [name for kind in ENSEMBLES for name in _named(content.get(kind))]
+
+
+def _content(path: str, where: str) -> Any:
+    """What the file says.
+
+    Raises:
+        ValueError: unreadable, or neither YAML nor JSON.
+    """
     try:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{where} cannot be read: {error}") from error
     if path.endswith(".json"):
         try:
-            content = json.loads(text)
+            return json.loads(text)
         except json.JSONDecodeError as error:
             raise ValueError(f"{where} is not JSON: {error}") from error
-    else:
-        yaml: Any = importlib.import_module("yaml")
-        try:
-            content = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise ValueError(f"{where} is not YAML: {' '.join(str(error).split())}") from error
-    return _described(content, where, build, context)
+    yaml: Any = importlib.import_module("yaml")
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{where} is not YAML: {' '.join(str(error).split())}") from error
 
 
 def _described(
@@ -87,7 +115,7 @@ def _wrapped(
     content: Mapping[str, Any], where: str, build: Build, context: Mapping[str, Any]
 ) -> Critic:
     spec = str(content["critic"])
-    if spec.startswith("file:"):
+    if spec.startswith(PREFIX):
         raise ValueError(f"{where} names another file, {spec!r}; describe that critic here")
     args = _mapping(content, "args", where)
     critic = build(spec, {k: str(v) for k, v in args.items()}, option=where, **context)

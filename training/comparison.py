@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from rewards.from_file import members
 from training.presets import (
     DEFAULT_METHODS,
     GROUP_SIZE,
@@ -93,9 +94,10 @@ class Settings:
                 f"--split {' '.join(self.splits)} and --reason {self.reason!r}: held-out splits "
                 "and a reason go together, every look is recorded"
             )
-        seen = [self.options.get("critic", "embedded"), self.options.get("select_critic"),
-                *self.critics]  # fmt: skip
-        if self.critic in seen:
+        specs = [self.options.get("critic", "embedded"), self.options.get("select_critic", ""),
+                 *self.critics]  # fmt: skip
+        seen = {name for spec in specs for name in members(str(spec))}
+        if seen & set(members(self.critic)):
             raise ValueError(f"--critic {self.critic} must be one that no run has seen")
 
     @property

@@ -19,6 +19,7 @@ from envs.vector import HumorVectorEnv
 from rewards.build import CONTROL_CRITIC, build_critic, build_reward, parse_critic_args, parse_terms
 from rewards.control import ControlConfig, LabelledJoke
 from rewards.embedded import KINDS, backbone_of, check_roles, layers_of, manifest_of
+from rewards.from_file import members
 from rewards.ledger import Budget, Ledger
 from rewards.protocols import Critic, Scorer
 from rewards.reward import CompositeReward
@@ -112,14 +113,17 @@ def check_critics(run: RunConfig) -> None:
     """Refuse what can be refused without loading weights.
 
     Raises:
-        ValueError: one critic in two roles, or critics fitted on the same labels.
+        ValueError: one critic in two roles, critics fitted on the same labels, or a file of critics
+            that cannot be read.
     """
-    if run.critic in KINDS:
-        for option, spec in (("select", run.select_critic), ("report", run.report_critic)):
-            if spec == run.critic:
-                raise ValueError(f"--{option}-critic {spec} is the training critic itself")
-            if spec in KINDS:
-                check_roles(manifest_of(run.critic), manifest_of(spec))
+    for own in set(members(run.critic)) & set(KINDS):
+        told = "is the training critic itself" if own == run.critic else f"is in {run.critic}"
+        for option, asked in (("select", run.select_critic), ("report", run.report_critic)):
+            for spec in members(asked, f"--{option}-critic"):
+                if spec == own:
+                    raise ValueError(f"--{option}-critic {spec} {told}")
+                if spec in KINDS:
+                    check_roles(manifest_of(own), manifest_of(spec))
     if run.select_critic == run.report_critic and run.report_critic in KINDS:
         raise ValueError(f"--report-critic {run.report_critic} also selects; it must see no run")
 

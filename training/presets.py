@@ -152,11 +152,35 @@ def _critic(_updates: int, critics: Sequence[str]) -> Study:
     return Study("critic", rows, (rows[0].name, rows[1].name), "which critic trains best")
 
 
+ENSEMBLE = Path(__file__).resolve().parent.parent / "examples" / "ensemble.yaml"
+
+
+def _collapse(_updates: int, _critics: Sequence[str]) -> Study:
+    """PPO on the bare critic, and with one restraint at a time; where each ends is the result."""
+    bare: dict[str, Any] = {"reward": "humor=1", "control": "none", "kl_coef": 0.0}
+    restraints: dict[str, dict[str, Any]] = {
+        "kl": {"kl_coef": 0.04},
+        "kl-target": {"kl_coef": 0.04, "kl_target": 0.05},
+        "length-control": {"control": "calibrated"},
+        "novelty": {"reward": "humor=1,novelty=1"},
+        "literal-clip": {"score_clip": "literal"},
+        "ensemble": {"critic": f"file:{ENSEMBLE}"},
+        "entropy-floor": {"entropy_floor": 1.1},
+        "imitation": {"imitation_coef": 0.1},
+        "stop-rule": {"stop_rule": True},
+    }
+    rows = [Method("bare", "ppo", bare, note="the critic alone, nothing holds the student")]
+    rows += [Method(f"bare+{name}", "ppo", bare | more) for name, more in restraints.items()]
+    rows.append(Method("default", "ppo", note="all default restraints"))
+    return Study("collapse", tuple(rows), ("default", "bare"), "do restraints help")
+
+
 STUDIES: Mapping[str, Callable[[int, Sequence[str]], Study]] = {
     "feedback-frequency": _feedback_frequency,
     "data-size": _data_size,
     "debias": _debias,
     "critic": _critic,
+    "collapse": _collapse,
 }
 
 

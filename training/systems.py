@@ -14,6 +14,7 @@ from typing import Any, Literal
 from envs.prompts import Prompt, corpus_prompts, load_prompts, normal, refuse_shared
 from models.adapters import CONFIG_FILE as ADAPTER_CONFIG
 from rewards.embedded import KINDS, check_roles, manifest_of
+from rewards.from_file import members
 from rewards.types import Unfinished
 from training.checkpoint import ADAPTER, checkpoints
 from training.loop import CHECKPOINTS
@@ -193,14 +194,15 @@ def check_meeting(runs: Sequence[Run], critic: str) -> None:
         terms = [term.partition("=")[0] for term in run.options["reward"].split(",")]
         if critic in terms:
             seen["its reward has the term"] = critic
-        for how, spec in seen.items():
-            if spec == critic:
-                raise ValueError(
-                    f"--critic {critic} must be one that no run has seen: {run.system.name}: "
-                    f"{how} {spec}"
-                )
-            if spec in KINDS and critic in KINDS:
-                check_roles(manifest_of(spec), manifest_of(critic))
+        for how, whole in seen.items():
+            for spec in members(whole, run.system.name) if whole else ():
+                if spec in members(critic):
+                    raise ValueError(
+                        f"--critic {critic} must be one that no run has seen: {run.system.name}: "
+                        f"{how} {whole}"
+                    )
+                if spec in KINDS and critic in KINDS:
+                    check_roles(manifest_of(spec), manifest_of(critic))
 
 
 def refuse_modules(runs: Sequence[Run], typed: Sequence[str], trusted: bool) -> None:

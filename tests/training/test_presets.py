@@ -1,11 +1,14 @@
 import json
+from dataclasses import fields
 
 import pytest
 
 import train
+from agents.configs import PPOConfig, RunConfig
 from training.comparison import Settings
 from training.presets import (
     DEFAULT_METHODS,
+    ENSEMBLE,
     METHODS,
     PRIMARY,
     SMOKE,
@@ -15,6 +18,8 @@ from training.presets import (
     read_grid,
     study_of,
 )
+
+PPO_OPTIONS = {f.name for f in fields(PPOConfig)}
 
 
 def test_the_primary_contrast_is_there_only_with_both_of_its_methods():
@@ -55,6 +60,22 @@ def test_the_study_of_critics_takes_specs_of_ones_own():
         study_of("critic", (), 10, ["embedded"])
     with pytest.raises(ValueError, match="--critics belongs to --study critic"):
         study_of("debias", (), 10, ["embedded"])
+
+
+def test_restraints_are_added_one_at_a_time_to_the_bare_critic():
+    bare, *others, default = study_of("collapse", (), 10).methods
+    for row in others:
+        changed = {k: v for k, v in row.options.items() if bare.options.get(k) != v}
+        assert 1 <= len(changed) <= 2  # a KL target needs a price to adapt
+        assert set(bare.options) <= set(row.options)
+    assert default.options == {}
+    for row in (bare, *others):
+        PPOConfig(**{k: v for k, v in row.options.items() if k in PPO_OPTIONS})
+        RunConfig(**{k: v for k, v in row.options.items() if k not in PPO_OPTIONS})
+
+
+def test_the_ensemble_of_the_study_can_be_read():
+    assert ENSEMBLE.is_file()
 
 
 @pytest.mark.parametrize("name", STUDIES)

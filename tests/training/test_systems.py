@@ -145,6 +145,18 @@ def test_a_critic_that_a_run_saw_must_not_report(make_run, options, critic, mess
     check_meeting([run], "embedded-report")
 
 
+def test_a_critic_within_a_file_was_seen_too(make_run, tmp_path):
+    file = tmp_path / "mean.yaml"
+    file.write_text("mean:\n  - critic: likelihood-recall\n  - min: [{critic: embedded-report}]\n")
+    run = run_of(make_run(critic=f"file:{file}"))
+    with pytest.raises(ValueError, match="must be one that no run has seen"):
+        check_meeting([run], "embedded-report")
+    check_meeting([run], "fake:honest")
+    file.unlink()
+    with pytest.raises(ValueError, match="cannot be read"):
+        check_meeting([run], "embedded-report")
+
+
 def test_runs_of_different_students_do_not_meet(make_run):
     runs = [run_of(make_run()), run_of(make_run("other", student="smollm2-135m"))]
     with pytest.raises(ValueError, match="ppo-1 began as 'start', other as 'smollm2-135m'"):
