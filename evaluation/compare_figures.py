@@ -27,6 +27,8 @@ from evaluation.win_rate import LOST, Scores
 START, BEST_OF_4 = "start", "best-of-4"
 RIVALS = (START, BASELINE, BEST_OF_4)
 """References that every method is held against."""
+TEST = "test"
+"""The split that decides the primary contrast where it has been looked at, else the first one."""
 COPY_RATING, COPY_AMUSING = 2.0, 0.0
 """A plain copy, by the definition of the scale."""
 SEED = 5_001
@@ -203,7 +205,9 @@ class Figures:
     """What a comparison says."""
 
     rows: Mapping[str, tuple[Row, ...]]  # by split
-    primary: Contrast | None
+    primary: Contrast | None  # on `primary_split`
+    primary_split: str
+    primary_elsewhere: Mapping[str, Contrast]  # by split; they decide nothing
     secondary: tuple[Contrast, ...]
 
 
@@ -216,10 +220,12 @@ def figures(c: Comparison) -> Figures:
     for split in c.splits:
         _check_prompts(c, split)
     first = c.splits[0]
-    primary = _between(c, *c.primary, first) if c.primary[0] else None
+    decides = TEST if TEST in c.splits else first
+    contrasts = {s: _between(c, *c.primary, s) for s in c.splits} if c.primary[0] else {}
+    primary = contrasts.pop(decides, None)
     secondary = holm_adjusted([_between(c, a, b, first) for a, b in _secondary(c)])
     rows = {split: tuple(_rows(c, split)) for split in c.splits}
-    return Figures(rows, primary, tuple(secondary))
+    return Figures(rows, primary, decides, contrasts, tuple(secondary))
 
 
 def _check_prompts(c: Comparison, split: str) -> None:

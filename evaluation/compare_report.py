@@ -39,7 +39,9 @@ ENDS = (
 
 def tables(c: Comparison, found: Figures) -> list[Table]:
     """All tables of the report, in its order."""
-    out = [_contrast_table("Primary contrast, stated beforehand", [found.primary])]
+    contrasts = {found.primary_split: found.primary, **found.primary_elsewhere}
+    named = [x and x._replace(name=f"{x.name}, {split}") for split, x in contrasts.items()]
+    out = [_contrast_table("Primary contrast, stated beforehand", named)]
     for split in c.splits:
         out.append(_result_table(c, split, found.rows[split]))
     out.append(_contrast_table("Secondary contrasts, Holm-corrected", found.secondary))
@@ -192,8 +194,9 @@ def findings(c: Comparison, found: Figures) -> list[str]:
         "no verdict": "no verdict, runs are missing",
     }
     return [
-        f"{what}: {verdicts[x.verdict]} ({x.name}, win rate {_percent(x.win)} %, "
-        f"p {number(x.adjusted)}{'' if x is primary else ' after Holm'})."
+        f"{what}: {verdicts[x.verdict]} ({x.name} on "
+        f"{found.primary_split if x is primary else c.splits[0]} prompts, win rate "
+        f"{_percent(x.win)} %, p {number(x.adjusted)}{'' if x is primary else ' after Holm'})."
         for what, x in asked
         if x is not None
     ]

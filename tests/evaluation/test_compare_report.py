@@ -158,6 +158,7 @@ def test_every_split_has_its_table_and_every_page_its_condition():
         splits=("report", "headline"), references={"report": REFERENCES, "headline": REFERENCES},
     )  # fmt: skip
     found = figures(c)
+    assert (found.primary_split, set(found.primary_elsewhere)) == ("report", {"headline"})
     titles = [t.title for t in tables(c, found)]
     assert titles[:3] == [
         "Primary contrast, stated beforehand", "Results, report prompts",
@@ -237,3 +238,23 @@ def test_trials_and_last_looks_have_tables():
     assert cells["words"] == "16.0"
     assert cells["commonest own 4-gram"] == "0.25"
     assert cells["recall"] == "-"
+
+
+def test_the_test_split_decides_the_primary_contrast_once_it_was_looked_at():
+    both = {"report": system(2.7), "test": system(2.6)}
+    better = {"report": system(2.5), "test": system(2.9)}
+    c = comparison(
+        method("dpo", 2.7, systems=both), method("online-dpo", 2.9, systems=better),
+        splits=("report", "test"), references={"report": REFERENCES, "test": REFERENCES},
+    )  # fmt: skip
+    found = figures(c)
+    assert (found.primary_split, found.primary.verdict) == ("test", "better")
+    assert found.primary_elsewhere["report"].verdict == "worse"
+    assert "Online beats offline: yes, it holds here (online-dpo against dpo on test prompts" in (
+        " ".join(findings(c, found))
+    )
+    rows = next(t for t in tables(c, found) if t.title.startswith("Primary")).rows
+    assert [r[0] for r in rows] == [
+        "online-dpo against dpo, test",
+        "online-dpo against dpo, report",
+    ]
