@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from agents.configs import PPOConfig
-from agents.learner import as_completions, epoch_rows
+from agents.learner import as_completions, epoch_rows, judged
 from agents.losses import (
     KLController,
     explained_variance,
@@ -42,7 +42,6 @@ from agents.optim import (
 )
 from agents.sft_more import IMITATED, corpus_examples
 from agents.student import Completions, Student, TokenStats
-from rewards.types import Unfinished
 
 SAMPLER_TOLERANCE = 1e-3
 """Nats a token by which sampler and training forward may differ before the forward is used."""
@@ -119,23 +118,19 @@ class PPO:
             max_tokens=self.config.max_tokens,
             generator=self.generator,
         )
-        actions = tuple(
-            joke if done else Unfinished(joke)
-            for joke, done in zip(completions.jokes, completions.finished, strict=True)
-        )
-        _, rewards, _, _, info = env.step(actions)
+        received = judged(env, completions, len(prompts))
         with torch.no_grad():
             old, values, gap = self._old_logps(completions)
             reference = self.student.reference_logps(completions)
         return Rollout(
             completions,
-            torch.as_tensor(np.asarray(rewards), dtype=torch.float32),
-            torch.as_tensor(np.asarray(info["scored"], dtype=bool)),
-            torch.arange(len(prompts)).repeat_interleave(self.config.group_size),
+            received.rewards,
+            received.scored,
+            received.groups,
             old,
             reference,
             values,
-            info,
+            received.info,
             gap,
         )
 
