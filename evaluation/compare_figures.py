@@ -21,10 +21,12 @@ from evaluation.contrasts import (
     over_seeds,
 )
 from evaluation.intervals import Interval, mean_interval, mean_over_seeds
-from evaluation.ladder import BASELINE, COPY, LENGTH_RATIO
+from evaluation.ladder import BASELINE, COPY, LENGTH_RATIO, RECALL_RISE
 from evaluation.win_rate import LOST, Scores
 
 START, BEST_OF_4 = "start", "best-of-4"
+LAST = ", last"
+"""Of a row: the last checkpoints instead of the best within the bounds."""
 RIVALS = (START, BASELINE, BEST_OF_4)
 """References that every method is held against."""
 TEST = "test"
@@ -129,7 +131,9 @@ class SeedRun:
     best_step: int | None = None
     looks: tuple[Look, ...] = ()
     systems: Mapping[str, Evaluated] = field(default_factory=dict)
-    """By split."""
+    """By split; of the best checkpoint within the bounds."""
+    ended: Mapping[str, Evaluated] = field(default_factory=dict)
+    """The same of the last checkpoint, whatever bounds it breaks."""
     with_best_of_4: Evaluated | None = None
     """Four of its own lines, the training critic picks; first split."""
 
@@ -145,6 +149,10 @@ class MethodRuns:
     def evaluated(self, split: str) -> list[Evaluated]:
         """The seeds that have figures on a split."""
         return [r.systems[split] for r in self.runs if split in r.systems]
+
+    def ended(self, split: str) -> list[Evaluated]:
+        """The last checkpoints of the seeds."""
+        return [r.ended[split] for r in self.runs if split in r.ended]
 
 
 class Trial(NamedTuple):
@@ -207,7 +215,7 @@ class Figures:
     rows: Mapping[str, tuple[Row, ...]]  # by split
     primary: Contrast | None  # on `primary_split`
     primary_split: str
-    primary_elsewhere: Mapping[str, Contrast]  # by split; they decide nothing
+    primary_elsewhere: Mapping[str, Contrast]  # on other splits, and of last checkpoints
     secondary: tuple[Contrast, ...]
 
 
@@ -223,6 +231,10 @@ def figures(c: Comparison) -> Figures:
     decides = TEST if TEST in c.splits else first
     contrasts = {s: _between(c, *c.primary, s) for s in c.splits} if c.primary[0] else {}
     primary = contrasts.pop(decides, None)
+    if c.primary[0]:
+        a, b = c.primary
+        ends = _between(c, a + LAST, b + LAST, decides)
+        contrasts |= {decides + LAST: ends} if ends.win is not None else {}
     secondary = holm_adjusted([_between(c, a, b, first) for a, b in _secondary(c)])
     rows = {split: tuple(_rows(c, split)) for split in c.splits}
     return Figures(rows, primary, decides, contrasts, tuple(secondary))
@@ -259,14 +271,13 @@ def _side(c: Comparison, name: str, split: str) -> Side | None:
     references = c.references.get(split, {})
     if name in references:
         return references[name].side
-    base, plus, _ = name.partition(f" + {BEST_OF_4}")
+    plus, last = name.endswith(f" + {BEST_OF_4}"), name.endswith(LAST)
+    base = name.removesuffix(f" + {BEST_OF_4}").removesuffix(LAST)
     for method in c.methods:
         if method.name == base:
-            systems = (
-                [r.with_best_of_4 for r in method.runs if r.with_best_of_4 is not None]
-                if plus
-                else method.evaluated(split)
-            )
+            systems = method.ended(split) if last else method.evaluated(split)
+            if plus:
+                systems = [r.with_best_of_4 for r in method.runs if r.with_best_of_4 is not None]
             return Side([s.scores for s in systems], [s.ratings for s in systems])
     return None
 
@@ -289,6 +300,9 @@ def _rows(c: Comparison, split: str) -> list[Row]:
     for method in c.methods:
         if method.runs:
             out.append(_row(c, split, method.name, method.evaluated(split), method))
+            ended = method.ended(split)
+            if ended and [*map(id, ended)] != [*map(id, method.evaluated(split))]:
+                out.append(_row(c, split, method.name + LAST, ended))
         if method.name in c.with_best_of and split == c.splits[0]:
             picked = [r.with_best_of_4 for r in method.runs if r.with_best_of_4 is not None]
             out.append(_row(c, split, f"{method.name} + {BEST_OF_4}", picked))
@@ -303,6 +317,7 @@ def _row(
     method: MethodRuns | None = None,
 ) -> Row:
     planned = method.runs if method else ()
+    ours = method is not None or name.endswith(LAST)
     lost = [r for r in planned if split not in r.systems]
     note = method.note if method else ""
     if lost:
@@ -331,7 +346,7 @@ def _row(
         recall,
         mean([s.kl for s in systems]),
         None if on_curve is None else n_equivalent(over_seeds(ratings), on_curve, rng(SEED)),
-        tuple(_marks(c, split, rating, amusing, words, planned)) if method else (),
+        tuple(_marks(c, split, rating, amusing, words, recall, planned)) if ours else (),
         note,
     )
 
@@ -349,6 +364,7 @@ def _marks(
     rating: Interval | None,
     amusing: Interval | None,
     words: float | None,
+    recall: float | None,
     runs: Sequence[SeedRun],
 ) -> list[str]:
     """Reasons to doubt a method."""
@@ -357,6 +373,9 @@ def _marks(
     out = []
     if words is not None and base and not LENGTH_RATIO[0] <= words / base <= LENGTH_RATIO[1]:
         out.append(f"length {words / base:.2f} of {BASELINE}'s")
+    then = mean(references[BASELINE].recall) if BASELINE in references else None
+    if recall is not None and then is not None and recall - then > RECALL_RISE:
+        out.append(f"recall + {recall - then:.2f} of {BASELINE}'s")
     copy = references.get(COPY)
     for name, own, theirs, usual in (
         ("rating", rating, None if copy is None else mean(copy.ratings), COPY_RATING),

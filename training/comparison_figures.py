@@ -35,6 +35,8 @@ NAME = "references"
 RESULTS = "results.json"
 TUNED = "-tuned"
 """A run's lines at its best decoding, which stand for the method."""
+LAST = "-last"
+"""A run's last checkpoint."""
 TUNED_ONLY = ("--decoding", "tuned", "--no-gap")
 """Of an evaluation that needs no sampled lines: nobody picks the best of them."""
 
@@ -60,13 +62,17 @@ def evaluation_calls(
     """
     home = root / "evaluations" / split
     known = {name for file in home.glob(f"*/{RESULTS}") for name in _systems(file)}
-    new = [name for name in folders if name not in known and name + TUNED not in known]
+    new = {
+        run: [s for s in _systems_of(run, folder) if not {s[0], s[0] + TUNED} & known]
+        for run, folder in folders.items()
+    }
+    new = {run: systems for run, systems in new.items() if systems}
     shared = _shared(settings, split)
     if split != REPORT:
         if not new and BASELINE in known:
             return []
         taken = len(list(home.glob("*/")))
-        systems = tuple(f"{name}={folders[name]}" for name in new)
+        systems = [f"{name}={place}" for mine in new.values() for name, place in mine]
         arguments = (*systems, BEST_OF_4, *shared, *TUNED_ONLY, "--no-kl")
         return [Call(home / f"look-{taken}", arguments, tuple(new))]
     calls = []
@@ -75,11 +81,25 @@ def evaluation_calls(
         wanted = tuple(dict.fromkeys((BEST_OF_4, f"best-of-{settings.pool}", "--rate-pool")))
     if not set(wanted) - {"--rate-pool"} <= known:
         calls.append(Call(home / NAME, (*wanted, *shared, *_references_of(settings)), ()))
-    for name in new:
-        method = name.rpartition("-s")[0]
-        less = () if method in SAMPLES_ITS_OWN else TUNED_ONLY
-        calls.append(Call(home / name, (f"{name}={folders[name]}", *shared, *less), (name,)))
+    for run, mine in new.items():
+        first = mine[0][0]  # the run's own, unless it has been evaluated
+        picks = first == run and run.rpartition("-s")[0] in SAMPLES_ITS_OWN
+        named = [f"{name}={place}" for name, place in mine]
+        arguments = (*named, *shared, *(() if picks else TUNED_ONLY))
+        calls.append(Call(home / first, arguments, (run,)))
     return calls
+
+
+def _systems_of(run: str, folder: Path) -> list[tuple[str, str]]:
+    """(system, place) of a finished run: its best checkpoint, and its last one if that is another.
+
+    The best one within the bounds may be the start; where training led shows in the last one.
+    """
+    results = read_json(folder / RESULTS)
+    systems = [(run, str(folder))]
+    if results["best_step"] != results["last_step"]:
+        systems.append((run + LAST, f"{folder}@last"))
+    return systems
 
 
 def _shared(settings: Settings, split: str) -> list[str]:
@@ -281,11 +301,9 @@ def _seed_run(
         return SeedRun(run.name, seed, state, entry.get("reason", ""))
     results = read_json(found.folder / RESULTS)
     seen = looks(found.folder)
-    mine = {
-        split: read_system(_own(run.name, there), f"{split}, {run.name}")
-        for split, there in systems.items()
-        if _own(run.name, there)
-    }
+    mine = _read(run.name, systems)
+    same = results["best_step"] == results["last_step"]
+    ended = mine if same else _read(run.name + LAST, systems)
     first = settings.splits[0]
     picked = None
     sampled = systems[first].get(run.name)
@@ -304,8 +322,18 @@ def _seed_run(
         best_step=int(results["best_step"]),
         looks=tuple(seen),
         systems=mine,
+        ended=ended,
         with_best_of_4=picked,
     )
+
+
+def _read(name: str, systems: Mapping[str, Mapping[str, Any]]) -> dict[str, Evaluated]:
+    """A run's lines at its best decoding, by split."""
+    return {
+        split: read_system(_own(name, there), f"{split}, {name}")
+        for split, there in systems.items()
+        if _own(name, there)
+    }
 
 
 def _own(name: str, systems: Mapping[str, Any]) -> Any:

@@ -1,5 +1,6 @@
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -258,3 +259,24 @@ def test_the_test_split_decides_the_primary_contrast_once_it_was_looked_at():
         "online-dpo against dpo, test",
         "online-dpo against dpo, report",
     ]
+
+
+def test_last_checkpoints_are_rows_and_a_contrast_of_their_own():
+    ends, same = {"report": system(2.95)}, seed("ppo", 0, 2.6)
+    c = comparison(
+        method("dpo", 2.7, 2.7, ended={"report": system(2.9)}),
+        method("online-dpo", 2.8, 2.8, ended=ends),
+        MethodRuns("ppo", "", (replace(same, ended=same.systems),)),
+    )  # fmt: skip
+    found = figures(c)
+    names = [r.system for r in found.rows["report"]]
+    assert names[-5:] == ["dpo", "dpo, last", "online-dpo", "online-dpo, last", "ppo"]
+    assert row(found, "dpo, last").rating.value == pytest.approx(2.955)
+    assert row(found, "dpo, last").wins["start-tuned"].value == 1.0
+    assert found.primary_elsewhere["report, last"].name == "online-dpo, last against dpo, last"
+
+
+def test_more_of_the_prompt_is_marked():
+    more = replace(system(2.7), recall=[0.85] * len(PROMPTS))
+    found = figures(comparison(method("dpo", 2.7, systems={"report": more})))
+    assert row(found, "dpo").marks == ("recall + 0.15 of start-tuned's",)

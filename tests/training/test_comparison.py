@@ -335,7 +335,7 @@ def test_held_out_prompts_are_looked_at_once_and_last(tmp_path):
     processes = Processes()
     found = sit(tmp_path, processes, settings)
     ((_, rest),) = processes.asked
-    assert sum("=" in x for x in rest) == 5
+    assert sum("=" in x for x in rest) == 10  # the best and the last checkpoint of each
     assert rest[rest.index("--reason") + 1] == "figures of the paper"
     assert set(found.references["test"]) == {"start", "start-tuned", "best-of-4", "copy"}
     again = Processes()
@@ -347,6 +347,8 @@ def test_evaluations_use_the_comparisons_own_files_and_critics(tmp_path):
     options = {"report_prompts": "r.txt", "student": "tiny", "critic": "fake:counts-word",
                "critic_arg": ["word=the"], "select_critic": "fake:honest"}  # fmt: skip
     settings = Settings(critic="fake:longer-wins", options=options, size=5)
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "results.json").write_text('{"best_step": 2, "last_step": 2}')
     references, run = evaluation_calls(settings, {"sd-s0": tmp_path / "x"}, tmp_path, "report")
     words = " ".join(references.arguments)
     for part in (
@@ -358,6 +360,25 @@ def test_evaluations_use_the_comparisons_own_files_and_critics(tmp_path):
         assert part in words
     assert run.arguments[0] == f"sd-s0={tmp_path / 'x'}"
     assert "--decoding tuned --no-gap" in " ".join(run.arguments)
+    assert not any("@last" in x for x in run.arguments)
+
+
+def test_last_checkpoints_are_evaluated_once_where_they_are_not_the_best(tmp_path):
+    first = Processes()
+    found = sit(tmp_path, first)
+    run = next(m for m in found.methods if m.name == "dpo").runs[0]
+    assert run.ended["report"] == run.systems["report"]  # here both write the same
+    assert run.ended["report"] is not run.systems["report"]
+    folder = tmp_path / "evaluations" / "report" / "dpo-s0"
+    file = folder / "results.json"
+    content = read_json(file)
+    content["systems"] = [s for s in content["systems"] if "-last" not in s["name"]]
+    file.write_text(json.dumps(content))  # as if it had been evaluated before there was a last
+    later = Processes()
+    sit(tmp_path, later)
+    ((_, rest),) = later.asked
+    assert rest[0] == f"dpo-s0-last={tmp_path / 'runs' / 'dpo-s0' / 'dpo-start'}@last"
+    assert file.exists()
 
 
 def test_what_was_measured_is_collected(tmp_path):
