@@ -233,8 +233,8 @@ def figures(c: Comparison) -> Figures:
     primary = contrasts.pop(decides, None)
     if c.primary[0]:
         a, b = c.primary
-        ends = _between(c, a + LAST, b + LAST, decides)
-        contrasts |= {decides + LAST: ends} if ends.win is not None else {}
+        ends = _between(c, a + LAST, b + LAST, first)
+        contrasts |= {first + LAST: ends} if ends.win is not None else {}
     secondary = holm_adjusted([_between(c, a, b, first) for a, b in _secondary(c)])
     rows = {split: tuple(_rows(c, split)) for split in c.splits}
     return Figures(rows, primary, decides, contrasts, tuple(secondary))

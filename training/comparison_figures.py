@@ -63,7 +63,7 @@ def evaluation_calls(
     home = root / "evaluations" / split
     known = {name for file in home.glob(f"*/{RESULTS}") for name in _systems(file)}
     new = {
-        run: [s for s in _systems_of(run, folder) if not {s[0], s[0] + TUNED} & known]
+        run: [s for s in _systems_of(run, folder, split) if not {s[0], s[0] + TUNED} & known]
         for run, folder in folders.items()
     }
     new = {run: systems for run, systems in new.items() if systems}
@@ -90,14 +90,15 @@ def evaluation_calls(
     return calls
 
 
-def _systems_of(run: str, folder: Path) -> list[tuple[str, str]]:
+def _systems_of(run: str, folder: Path, split: str) -> list[tuple[str, str]]:
     """(system, place) of a finished run: its best checkpoint, and its last one if that is another.
 
-    The best one within the bounds may be the start; where training led shows in the last one.
+    The best one within the bounds may be the start; where training led shows in the last one. That
+    is a question of developing: held-out prompts judge what would be used, the best one.
     """
     results = read_json(folder / RESULTS)
     systems = [(run, str(folder))]
-    if results["best_step"] != results["last_step"]:
+    if split == REPORT and results["best_step"] != results["last_step"]:
         systems.append((run + LAST, f"{folder}@last"))
     return systems
 
