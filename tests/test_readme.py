@@ -3,12 +3,15 @@
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from functools import cache
 from pathlib import Path
 
 import pytest
+
+import compare
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -125,3 +128,41 @@ def test_files_that_readme_names_exist():
 def test_no_page_names_a_path_of_somebodys_machine():
     for page in (ROOT / "README.md", *DOCS, *sorted((ROOT / "data").rglob("*.md"))):
         assert not re.search(r"(?:^|[\s`(])/(?:home|work|root|tmp|Users)/", page.read_text()), page
+
+
+# ---- published comparisons
+
+PUBLISHED = sorted(ROOT.glob("results/*/comparison.json"))
+
+
+def rows_of(text):
+    """Cells of every table row by its first cell, without emphasis and escapes."""
+    out = {}
+    for line in text.splitlines():
+        if line.startswith("|") and not line.startswith("|--"):
+            cells = [re.sub(r"[*\\]", "", c).strip() for c in line.strip("|").split(" | ")]
+            out.setdefault(cells[0].strip("| "), []).append(cells[1:])
+    return out
+
+
+@pytest.mark.parametrize("file", PUBLISHED, ids=lambda f: f.parent.name)
+def test_a_published_comparison_works_its_figures_out_again(file, tmp_path, capsys):
+    copy = tmp_path / "copy"
+    shutil.copytree(file.parent, copy)
+    (copy / "table.md").unlink()
+    assert compare.main(["--out", str(copy), "--report-only"]) == 0
+    capsys.readouterr()
+    assert (copy / "table.md").read_text() == (file.parent / "table.md").read_text()
+
+
+def test_the_readmes_comparison_is_that_of_the_published_one():
+    block = README.split("<!-- comparison -->")[1].split("<!-- end of comparison -->")[0]
+    published = rows_of((ROOT / "results" / "main" / "table.md").read_text())
+    shown = rows_of(block)
+    assert len(shown) > 8
+    for system, rows in shown.items():
+        if system in ("system", "contrast"):
+            continue
+        for cells in rows:
+            wanted = set(cells) - {""}
+            assert any(wanted <= set(known) for known in published[system]), (system, cells)
