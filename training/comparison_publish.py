@@ -7,6 +7,7 @@ again, and more seeds can be run there: what is done counts as done. No torch he
 
 import json
 from pathlib import Path
+from typing import Any
 
 from training.comparison import MANIFEST
 
@@ -21,6 +22,8 @@ KEPT = (
     "evaluations/*/*/results.json",
 )
 """Patterns of what is copied."""
+DERIVED = ("blind", "pairs", "table")
+"""Of an evaluation: large, and worked out from its systems."""
 
 
 def publish(root: Path, target: Path) -> int:
@@ -38,11 +41,23 @@ def publish(root: Path, target: Path) -> int:
     if target.exists() and any(target.iterdir()) and not (target / MANIFEST).exists():
         raise ValueError(f"--publish {target} is neither empty nor an earlier copy")
     files = [file for pattern in KEPT for file in sorted(root.glob(pattern))]
+    told: dict[Path, set[str]] = {}
     for file in files:
         text = file.read_text(encoding="utf-8").replace(str(root.absolute()), ".")
-        if file.name == "results.json":  # long columns of numbers, one a line otherwise
-            text = json.dumps(json.loads(text), separators=(",", ":"), ensure_ascii=False) + "\n"
+        if file.is_relative_to(root / "evaluations"):
+            lean = _lean(json.loads(text), told.setdefault(file.parent.parent, set()))
+            text = json.dumps(lean, separators=(",", ":"), ensure_ascii=False) + "\n"
         copy = target / file.relative_to(root)
         copy.parent.mkdir(parents=True, exist_ok=True)
         copy.write_text(text, encoding="utf-8")
     return len(files)
+
+
+def _lean(results: dict[str, Any], told: set[str]) -> dict[str, Any]:
+    """An evaluation without what follows from its systems or is in an earlier file of its split."""
+    lean = {key: value for key, value in results.items() if key not in DERIVED}
+    lean["systems"] = [s for s in results["systems"] if s["name"] not in told]
+    if told:
+        lean.pop("prompts", None)
+    told |= {s["name"] for s in results["systems"]}
+    return lean
