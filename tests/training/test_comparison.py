@@ -116,7 +116,7 @@ def scripts(processes):
 
 def test_seeds_alternate_and_only_the_primary_methods_get_more_of_them(tmp_path):
     settings = Settings(**SMALL)
-    runs = plan_runs(settings, settings.make_study(), read_grid(), {}, tmp_path)
+    runs = plan_runs(settings, settings.make_study(), GRID, {}, tmp_path)
     assert [r.name for r in runs] == [
         "sft-more-s0", "dpo-s0", "online-dpo-s0", "dpo-s1", "online-dpo-s1",
     ]  # fmt: skip
@@ -125,7 +125,7 @@ def test_seeds_alternate_and_only_the_primary_methods_get_more_of_them(tmp_path)
 
 def test_every_run_has_the_same_budget_start_and_prompts(tmp_path):
     settings = Settings(options={"select-size": 20}, budget=128)
-    runs = plan_runs(settings, settings.make_study(), read_grid(), {}, tmp_path)
+    runs = plan_runs(settings, settings.make_study(), GRID, {}, tmp_path)
     own = ("seed", "out", "critic", "learning_rate")
     kinds = {json.dumps({k: v for k, v in r.options.items() if k not in own}) for r in runs}
     assert len(kinds) == 1
@@ -139,7 +139,7 @@ def test_every_run_has_the_same_budget_start_and_prompts(tmp_path):
 
 def test_trials_are_as_many_for_each_and_use_no_seed_that_is_compared(tmp_path):
     settings = Settings(**SMALL, trials=2)
-    trials = plan_trials(settings, settings.make_study(), read_grid(), tmp_path)
+    trials = plan_trials(settings, settings.make_study(), GRID, tmp_path)
     assert [t.method for t in trials] == [m for m in SMALL["algos"] for _ in range(2)]
     assert {t.options["seed"] for t in trials} == {1000}
     with pytest.raises(ValueError, match="--trials is 2, the grid has 1 for sft-more"):
@@ -148,7 +148,7 @@ def test_trials_are_as_many_for_each_and_use_no_seed_that_is_compared(tmp_path):
 
 def test_data_sizes_have_as_many_updates_as_their_share(tmp_path):
     settings = Settings(study="data-size", budget=9 * 64, seeds=1, primary_seeds=1)
-    runs = plan_runs(settings, settings.make_study(), read_grid(), {}, tmp_path)
+    runs = plan_runs(settings, settings.make_study(), GRID, {}, tmp_path)
     assert [r.options["updates"] for r in runs] == [3, 6, 9]
 
 
@@ -239,7 +239,7 @@ def test_more_seeds_and_methods_may_join_but_nothing_else_may_change(tmp_path):
 def test_a_folder_with_another_run_is_refused(tmp_path):
     sit(tmp_path, Processes())
     settings = Settings(**SMALL)
-    runs = plan_runs(settings, settings.make_study(), read_grid(), {}, tmp_path)
+    runs = plan_runs(settings, settings.make_study(), GRID, {}, tmp_path)
     file = tmp_path / "runs" / "dpo-s0" / "dpo-start" / "config.json"
     stored = read_json(file)
     stored["options"]["run"]["critic"] = stored["options"]["run"]["prompts"] = "other"
