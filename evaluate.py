@@ -155,7 +155,7 @@ def _evaluate(options: argparse.Namespace) -> None:
 
     def look() -> None:
         if held_out:
-            systems = ", ".join(options.systems)
+            systems = ", ".join(system.name for system in planned.systems)  # no paths
             record_look(f"evaluation of {systems} on {options.split}", options.reason)
 
     try:
