@@ -301,7 +301,8 @@ def _rows(c: Comparison, split: str) -> list[Row]:
         if method.runs:
             out.append(_row(c, split, method.name, method.evaluated(split), method))
             ended = method.ended(split)
-            if ended and [*map(id, ended)] != [*map(id, method.evaluated(split))]:
+            best = method.evaluated(split)
+            if len(ended) == len(best) and [*map(id, ended)] != [*map(id, best)]:
                 out.append(_row(c, split, method.name + LAST, ended))
         if method.name in c.with_best_of and split == c.splits[0]:
             picked = [r.with_best_of_4 for r in method.runs if r.with_best_of_4 is not None]
