@@ -71,8 +71,9 @@ def _end_table(c: Comparison) -> Table:
             rows.append((method.name, *(number(value, digits) for value, digits in values)))
     note = (
         "Means over seeds on select prompts, by the select critic, no bounds applied; words to "
-        "4-gram at the start's best decoding. The results above are of each run's best look within "
-        "the bounds."
+        "4-gram at the start's best decoding; the KL of a method that samples nothing is the mean "
+        "log ratio on the pairs it was given, and may be negative. The results above are of each "
+        "run's best look within the bounds."
     )
     return Table("Where training ended", ("method", *(h for _, h, _ in ENDS)), tuple(rows), note)
 
