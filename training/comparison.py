@@ -144,7 +144,7 @@ def plan_runs(
     Args:
         settings: of the comparison.
         study: its methods.
-        grid: the committed options by algorithm.
+        grid: the committed options by method or algorithm.
         tuned: options found by trials, by method; they stand in for the committed ones.
         root: the comparison's folder.
     """
@@ -157,7 +157,8 @@ def plan_runs(
                 continue
             best = tuned.get(method.name)
             if best is None:
-                best = grid[method.algo].best if method.algo in grid else {}
+                tried = _grid_of(grid, method)
+                best = {} if tried is None else tried.best
             name = f"{method.name}-s{seed}"
             options = _options(settings, method, best, seed, name, root)
             kind = "extra" if extra else "seed"
@@ -177,16 +178,22 @@ def plan_trials(
     for method in study.methods if settings.trials else ():
         if not method.algo:
             continue
-        trials = grid[method.algo].trials if method.algo in grid else ()
+        tried = _grid_of(grid, method)
+        trials = () if tried is None else tried.trials
         if len(trials) < settings.trials:
             raise ValueError(
                 f"--trials is {settings.trials}, the grid has {len(trials)} for {method.algo}"
             )
-        for i, tried in enumerate(trials[: settings.trials]):
+        for i, trial in enumerate(trials[: settings.trials]):
             name = f"{method.name}-trial-{i}"
-            options = _options(settings, method, tried, TRIAL_SEED, name, root)
-            runs.append(PlannedRun(name, method.name, method.algo, "trial", options, tried))
+            options = _options(settings, method, trial, TRIAL_SEED, name, root)
+            runs.append(PlannedRun(name, method.name, method.algo, "trial", options, trial))
     return runs
+
+
+def _grid_of(grid: Mapping[str, Grid], method: Method) -> Grid | None:
+    """What is committed for a method by its own name, else for its algorithm."""
+    return grid.get(method.name, grid.get(method.algo))
 
 
 def _options(

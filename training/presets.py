@@ -218,7 +218,7 @@ class Grid:
 
 
 def read_grid(file: Path = GRID_FILE) -> dict[str, Grid]:
-    """The grid by algorithm.
+    """The grid by method, or by algorithm where its methods share one.
 
     Raises:
         ValueError: not JSON, a missing field, or methods with different numbers of trials.

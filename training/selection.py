@@ -8,7 +8,7 @@ import torch
 
 from agents.student import Student
 from evaluation.diversity import commonest_opening, commonest_own_phrase, distinct_n
-from evaluation.intervals import prompt_means
+from evaluation.intervals import prompt_means, standard_error
 from evaluation.ladder import (
     DISTINCT_RATIO,
     LENGTH_RATIO,
@@ -23,7 +23,7 @@ Groups = list[list[str]]
 
 GREEDY = 0.0
 TUNING_GRID = (GREEDY, 0.4, 0.7)
-"""Temperatures that decoding is tuned over, on select prompts; 0 is greedy."""
+"""Temperatures that decoding is tuned over, from cool to warm, on select prompts; 0 is greedy."""
 
 
 class Look(NamedTuple):
@@ -107,20 +107,46 @@ def tune_decoding(
     grid: Sequence[float] = TUNING_GRID,
     start: bool = False,
 ) -> tuple[float, dict[str, float]]:
-    """The temperature whose jokes the select critic rates highest, and all mean ratings.
+    """The coolest temperature as good as the best by the select critic, and all mean ratings.
 
-    One without any verdict is never the best; where none has one, the student's own stays.
+    As good: the best one's lead over it is no more than that lead's standard error over prompts
+    (the one-standard-error rule of Breiman et al. 1984, section 3.4.3). The highest of a few noisy
+    means would too often be a warm one that does worse on other prompts; see docs/log.md.
+
+    One without any verdict is never chosen; where none has one, the student's own stays.
+
+    Args:
+        student: who writes.
+        critic: the select critic.
+        prompts: select prompts, the same for every temperature.
+        max_tokens: of a joke.
+        seed: of sampling.
+        grid: temperatures from cool to warm.
+        start: whether the frozen start writes.
     """
-    means = {
+    looks = {
         t: look(
             student, critic, prompts, 1,
             temperature=t, max_tokens=max_tokens, seed=seed, start=start,
-        ).mean
+        )
         for t in grid
     }  # fmt: skip
-    known = [t for t, mean in means.items() if not math.isnan(mean)]  # NaN would win as the first
-    best = max(known, key=means.__getitem__) if known else student.tuned_temperature
-    return best, {f"{t:g}": mean for t, mean in means.items()}
+    means = {f"{t:g}": seen.mean for t, seen in looks.items()}
+    known = {t: seen for t, seen in looks.items() if not math.isnan(seen.mean)}
+    if not known:
+        return student.tuned_temperature, means
+    best = max(known.values(), key=lambda seen: seen.mean)
+    return next(t for t, seen in known.items() if _as_good(seen, best)), means
+
+
+def _as_good(seen: Look, best: Look) -> bool:
+    """Whether the lead of `best`, over the prompts that both have verdicts on, may be noise."""
+    lead = [
+        None if a is None or b is None else a - b
+        for a, b in zip(best.scores, seen.scores, strict=True)
+    ]
+    known = [d for d in lead if d is not None]
+    return seen is best or (bool(known) and sum(known) / len(known) <= standard_error(lead))
 
 
 def text_metrics(prompts: Sequence[str], jokes: Groups, prefix: str) -> dict[str, float]:

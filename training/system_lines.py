@@ -299,7 +299,7 @@ def _best_decoding(
     else:
         asked: list[object] = [*student_key(student), fingerprint(adapter), writing.select_kept]
         asked += [writing.max_tokens, writing.seed, *TUNING_GRID, *writing.select_prompts]
-        best, means = kept("decoding", asked, search)
+        best, means = kept("decoding-within-error", asked, search)
     return best, means
 
 

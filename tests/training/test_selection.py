@@ -87,20 +87,40 @@ def test_decoding_without_a_verdict_is_never_the_best(student, monkeypatch):
     assert tune_decoding(student, None, PROMPTS, **how)[0] == 0.4
 
 
-def test_tuned_decoding_is_the_one_the_critic_rates_highest(student):
+@pytest.mark.parametrize(
+    ("cool", "warm", "chosen"),
+    [
+        ([2.0, 2.0, 2.0, 2.0], [2.0, 2.0, 2.0, 3.0], 0.0),  # lead .25, its standard error .25
+        ([2.0, 2.0, 2.0, 2.0], [2.0, 2.0, 3.0, 3.0], 0.7),  # lead .50, its standard error .29
+        ([3.0, 1.0, 3.0, 1.0], [3.1, 1.1, 3.1, 1.1], 0.7),  # small, but on every prompt
+        ([3.0, 3.0, 3.0, 3.0], [2.0, 2.0, 2.0, 2.0], 0.0),
+        ([2.0, None, 2.0, 2.0], [2.0, 9.0, 2.0, 3.0], 0.0),  # only what both have is compared
+        ([2.0, None, None, None], [None, 2.0, 3.0, 3.0], 0.7),  # nothing in common: no doubt
+    ],
+)
+def test_a_warmer_decoding_must_lead_by_more_than_a_standard_error(
+    student, monkeypatch, cool, warm, chosen
+):
+    answers = {0.0: cool, 0.7: warm}
+    monkeypatch.setattr(
+        selection, "look", lambda *_, temperature, **__: Look([], [], answers[temperature])
+    )
+    how = {"max_tokens": 40, "seed": 3, "grid": (0.0, 0.7)}
+    assert tune_decoding(student, None, PROMPTS, **how)[0] == chosen
+
+
+def test_decoding_is_tuned_on_the_same_lines_as_a_look(student):
     class CountsLetters:
         def rate(self, prompts, jokes):
             return [Rating(float(j.count("a")), 0.0, 0.0, False) for j in jokes]
 
     critic = CountsLetters()
     how = {"max_tokens": 40, "seed": 3}
-    best, means = tune_decoding(student, critic, PROMPTS, grid=(0.0, 0.7, 1.5), **how)
-    again = {
-        f"{t:g}": look(student, critic, PROMPTS, 1, temperature=t, **how).mean
-        for t in (0.0, 0.7, 1.5)
+    _, means = tune_decoding(student, critic, PROMPTS, grid=(0.0, 0.7, 1.5), **how)
+    looks = {
+        f"{t:g}": look(student, critic, PROMPTS, 1, temperature=t, **how) for t in (0.0, 0.7, 1.5)
     }
-    assert means == again
-    assert means[f"{best:g}"] == max(means.values())
+    assert means == {t: seen.mean for t, seen in looks.items()}
     assert len(set(means.values())) > 1
 
 
