@@ -57,6 +57,8 @@ class Evaluated:
     """Why the critic may not rate these lines."""
     kl: float | None = None
     """Nats a joke to the start student, of the policy sampled at 0.7."""
+    gap: float | None = None
+    """Win rate against start-tuned by its training critic, less that by the report critic."""
 
     @property
     def side(self) -> Side:
@@ -76,6 +78,7 @@ def read_system(record: Mapping[str, Any], where: str) -> Evaluated:
         if not isinstance(record.get(key), list):
             raise ValueError(f"{where}: system {name!r} has no list {key!r}")
         lists[key] = record[key]
+    gap = record.get("gap")
     scores = record.get("scores") or [[r] for r in lists["rating"]]
     lost = record.get("lost") or [[False] * len(row) for row in scores]
     for key, values in {**lists, "scores": scores, "lost": lost}.items():
@@ -100,6 +103,7 @@ def read_system(record: Mapping[str, Any], where: str) -> Evaluated:
         str(record.get("decoding", "")),
         str(record.get("reason", "")),
         None if record.get("kl") is None else float(record["kl"]),
+        None if gap is None else float(gap["value"]),
     )
 
 
@@ -203,6 +207,7 @@ class Row:
     words: float | None
     recall: float | None
     kl: float | None
+    gap: float | None
     n: NEquivalent | None
     marks: tuple[str, ...]
     note: str
@@ -346,6 +351,7 @@ def _row(
         words,
         recall,
         mean([s.kl for s in systems]),
+        mean([s.gap for s in systems]),
         None if on_curve is None else n_equivalent(over_seeds(ratings), on_curve, rng(SEED)),
         tuple(_marks(c, split, rating, amusing, words, recall, planned)) if ours else (),
         note,
@@ -355,7 +361,7 @@ def _row(
 def _curve_row(curve: BestOfN, n: int) -> Row:
     column = curve.by_prompt[:, curve.sizes.index(n)]
     rating = mean_interval(column, np.random.default_rng(SEED))
-    return Row(f"best-of-{n}", "-", "-", rating, (), {}, None, None, None, None, None,
+    return Row(f"best-of-{n}", "-", "-", rating, (), {}, None, None, None, None, None, None,
                NEquivalent(n, n, n), (), "expected, by order statistics")  # fmt: skip
 
 

@@ -121,19 +121,20 @@ def _contrast_table(title: str, contrasts: Sequence[Contrast | None]) -> Table:
 def _result_table(c: Comparison, split: str, rows: Sequence[Row]) -> Table:
     heads = ("system", "seeds", "judged jokes", "rating", "each seed",
              *(f"win vs {r}, %" for r in RIVALS), "amusing, %", "fact, %", "words", "recall",
-             "KL, nats", "N-equivalent", "marks", "note")  # fmt: skip
+             "KL, nats", "gap, points", "N-equivalent", "marks", "note")  # fmt: skip
     cells = tuple(
         (r.system, r.seeds, r.judged, show(r.rating), ", ".join(number(v, 2) for v in r.by_seed),
          *(_percent(r.wins.get(rival)) for rival in RIVALS), _percent(r.amusing),
          _share(r.fact and r.fact.value), number(r.words, 1), number(r.recall, 2),
-         number(r.kl, 1), _n(r.n, c.curve),
+         number(r.kl, 1), number(None if r.gap is None else 100 * r.gap, 1), _n(r.n, c.curve),
          "; ".join(r.marks), r.note)
         for r in rows
     )  # fmt: skip
     note = (
         f"{CONDITION}. Judged by {c.critic}; ratings up to {c.tie:g} apart tie. N-equivalent: how "
         "many lines of the start student the training critic must choose among to do as well. KL "
-        "is to the start student, of a joke sampled at 0.7; of best-of-N an upper bound."
+        "is to the start student, of a joke sampled at 0.7; of best-of-N an upper bound. Gap: win "
+        "rate against start-tuned by the critic that trained it, less that by the report critic."
     )
     return Table(f"Results, {split} prompts", heads, cells, note)
 

@@ -33,12 +33,15 @@ REFERENCES = ("start", BASELINE, BEST_OF_4, COPY, "light")
 """In the order of the tables."""
 NAME = "references"
 RESULTS = "results.json"
+TRUST = "--trust-critic"
 TUNED = "-tuned"
 """A run's lines at its best decoding, which stand for the method."""
 LAST = "-last"
 """A run's last checkpoint."""
-TUNED_ONLY = ("--decoding", "tuned", "--no-gap")
+TUNED_ONLY = ("--decoding", "tuned")
 """Of an evaluation that needs no sampled lines: nobody picks the best of them."""
+LAST_LOOK = ("--no-gap", "--no-kl")
+"""Of held-out prompts, where both would be told of the report prompts again."""
 
 
 class Call(NamedTuple):
@@ -68,24 +71,27 @@ def evaluation_calls(
     }
     new = {run: systems for run, systems in new.items() if systems}
     shared = _shared(settings, split)
+    picker = _train_critic(settings)
     if split != REPORT:
         if not new and BASELINE in known:
             return []
         taken = len(list(home.glob("*/")))
         systems = [f"{name}={place}" for mine in new.values() for name, place in mine]
-        arguments = (*systems, BEST_OF_4, *shared, *TUNED_ONLY, "--no-kl")
+        arguments = (*systems, BEST_OF_4, *shared, *picker, *TUNED_ONLY, *LAST_LOOK)
         return [Call(home / f"look-{taken}", arguments, tuple(new))]
     calls = []
     wanted: tuple[str, ...] = (BEST_OF_4,)
     if settings.pool:
         wanted = tuple(dict.fromkeys((BEST_OF_4, f"best-of-{settings.pool}", "--rate-pool")))
     if not set(wanted) - {"--rate-pool"} <= known:
-        calls.append(Call(home / NAME, (*wanted, *shared, *_references_of(settings)), ()))
+        references = (*wanted, *shared, *picker, *_references_of(settings))
+        calls.append(Call(home / NAME, references, ()))
     for run, mine in new.items():
         first = mine[0][0]  # the run's own, unless it has been evaluated
         picks = first == run and run.rpartition("-s")[0] in SAMPLES_ITS_OWN
         named = [f"{name}={place}" for name, place in mine]
-        arguments = (*named, *shared, *(() if picks else TUNED_ONLY))
+        trust = () if TRUST in shared or not _needs_trust(folders[run]) else (TRUST,)
+        arguments = (*named, *shared, *trust, *(() if picks else TUNED_ONLY))
         calls.append(Call(home / first, arguments, (run,)))
     return calls
 
@@ -106,12 +112,10 @@ def _systems_of(run: str, folder: Path, split: str) -> list[tuple[str, str]]:
 def _shared(settings: Settings, split: str) -> list[str]:
     options = settings.options
     trains = str(options.get("critic", "embedded"))
-    out = ["--split", split, "--critic", settings.critic, "--train-critic", trains]
+    out = ["--split", split, "--critic", settings.critic]
     out += ["--size", str(settings.size)] if settings.size else []
     for key in ("threads", "device"):
         out += [f"--{key}", str(options[key])] if key in options else []
-    for value in options.get("critic_arg", ()):
-        out += ["--train-critic-arg", str(value)]
     if "select_critic" in options:
         out += ["--select-critic", str(options["select_critic"])]
     if split != REPORT:
@@ -119,8 +123,23 @@ def _shared(settings: Settings, split: str) -> list[str]:
     elif options.get("report_prompts"):
         out += ["--prompts", str(options["report_prompts"])]
     if any(is_code(str(c)) for c in (trains, options.get("select_critic", ""), *settings.critics)):
-        out.append("--trust-critic")
+        out.append(TRUST)
     return out
+
+
+def _train_critic(settings: Settings) -> list[str]:
+    """Who picks best-of-N; a run's own lines are scored by the critic that trained it."""
+    options = settings.options
+    out = ["--train-critic", str(options.get("critic", "embedded"))]
+    for value in options.get("critic_arg", ()):
+        out += ["--train-critic-arg", str(value)]
+    return out
+
+
+def _needs_trust(folder: Path) -> bool:
+    """Whether a run's training critic is code or a server; the plan named it, so it is trusted."""
+    options = read_json(folder / "config.json")["options"]
+    return any(is_code(str(part.get("critic", ""))) for part in options.values())
 
 
 def _references_of(settings: Settings) -> list[str]:
@@ -242,7 +261,9 @@ def collect(
                     f"{settings.critic!r}: such figures must not meet"
                 )
             ties[file] = float(content.get("tie") or 0.0)
-            found |= {k: v for k, v in _systems(file).items() if k not in found}
+            gaps = {g["system"]: g.get("gap") for g in content.get("over_optimisation", ())}
+            new = {k: v for k, v in _systems(file).items() if k not in found}
+            found |= {k: v | {"gap": gaps.get(k)} for k, v in new.items()}
             if split == settings.splits[0] and file.parent.name == NAME:
                 pool = content.get("pool")
             texts.setdefault(split, [p["text"] for p in content.get("prompts", ())])

@@ -4,6 +4,8 @@ from pathlib import Path
 import pytest
 
 from compare import carry_out
+from evaluation.compare_figures import figures
+from evaluation.compare_report import markdown
 from training.comparison import Settings, find, plan_runs, plan_trials, read_json
 from training.comparison_figures import collect, evaluation_calls, pick_best
 from training.comparison_publish import publish
@@ -349,18 +351,40 @@ def test_evaluations_use_the_comparisons_own_files_and_critics(tmp_path):
     settings = Settings(critic="fake:longer-wins", options=options, size=5)
     (tmp_path / "x").mkdir()
     (tmp_path / "x" / "results.json").write_text('{"best_step": 2, "last_step": 2}')
+    config = {"options": {"run": {"critic": "fake:counts-word"}, "sd": {}}}
+    (tmp_path / "x" / "config.json").write_text(json.dumps(config))
     references, run = evaluation_calls(settings, {"sd-s0": tmp_path / "x"}, tmp_path, "report")
     words = " ".join(references.arguments)
     for part in (
         "best-of-4 best-of-64 --rate-pool", "--prompts r.txt", "--size 5", "--student tiny",
-        "--critic fake:longer-wins --train-critic fake:counts-word",
-        "--train-critic-arg word=the",
+        "--critic fake:longer-wins", "--train-critic fake:counts-word --train-critic-arg word=the",
         "--select-critic fake:honest",
     ):  # fmt: skip
         assert part in words
     assert run.arguments[0] == f"sd-s0={tmp_path / 'x'}"
-    assert "--decoding tuned --no-gap" in " ".join(run.arguments)
+    assert "--decoding tuned" in " ".join(run.arguments)
+    assert not {"--no-gap", "--train-critic", "--trust-critic"} & set(run.arguments)
     assert not any("@last" in x for x in run.arguments)
+    config["options"]["run"]["critic"] = "file:mine.yaml"  # only this run's: the plan named it
+    (tmp_path / "x" / "config.json").write_text(json.dumps(config))
+    run = evaluation_calls(settings, {"sd-s0": tmp_path / "x"}, tmp_path, "report")[-1]
+    assert run.arguments.count("--trust-critic") == 1
+
+
+def test_gaps_of_evaluations_reach_the_table(tmp_path):
+    settings = Settings(**SMALL)
+    sit(tmp_path, Processes())
+    for seed, gap in ((0, 0.125), (1, 0.25)):
+        file = tmp_path / "evaluations" / "report" / f"online-dpo-s{seed}" / "results.json"
+        content = read_json(file)
+        known = {"value": gap, "low": 0.0, "high": 0.3}
+        content["over_optimisation"] = [{"system": f"online-dpo-s{seed}-tuned", "gap": known}]
+        file.write_text(json.dumps(content))
+    found = sit(tmp_path, Processes(), settings)
+    rows = {row.system: row for row in figures(found).rows["report"]}
+    assert rows["online-dpo"].gap == (0.125 + 0.25) / 2
+    assert rows["dpo"].gap is None
+    assert "gap, points" in markdown(found, figures(found))
 
 
 def test_last_checkpoints_are_evaluated_once_where_they_are_not_the_best(tmp_path):
