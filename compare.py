@@ -138,7 +138,7 @@ def compare(options: argparse.Namespace) -> int:
 def carry_out(settings: Any, runs: Sequence[Any], root: Path, record: Any, workers: Any) -> None:
     """Train and evaluate what is missing; on held-out prompts when all runs are there."""
     from training.comparison import REPORT
-    from training.comparison_figures import Evaluations
+    from training.comparison_evaluations import Evaluations
     from training.comparison_runs import train
 
     evaluations = Evaluations(settings, root, record, workers.run, _say)

@@ -7,7 +7,8 @@ from compare import carry_out
 from evaluation.compare_figures import figures
 from evaluation.compare_report import markdown
 from training.comparison import Settings, find, plan_runs, plan_trials, read_json
-from training.comparison_figures import collect, evaluation_calls, pick_best
+from training.comparison_evaluations import evaluation_calls
+from training.comparison_figures import collect, pick_best
 from training.comparison_publish import publish
 from training.comparison_runs import Record, best_look, tune
 from training.presets import Grid, read_grid
