@@ -12,21 +12,19 @@ equal and what each figure means: docs/compare.md.
 
 import argparse
 import functools
-import math
 import os
 import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
 EXIT_BAD_INPUT, EXIT_MISSING, EXIT_INTERRUPTED = 2, 3, 130
 BUDGET = "judged_jokes"
-PROMPTS = 102
-"""Of a split, for estimates."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -73,6 +71,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--jobs", type=int, default=1, metavar="N",
         help="runs at once, each on its share of the processors (default 1)")  # fmt: skip
     add("--out", type=Path, metavar="DIR", help="default: runs/compare-STUDY")
+    add("--reuse", type=Path, nargs="+", default=[], metavar="DIR",
+        help="other comparisons, whose runs of the same options and seed are copied")  # fmt: skip
     add("--dry-run", action="store_true", help="runs, judged jokes and minutes, then stop")
     add("--report-only", action="store_true", help="write the report of what there is")
     add("--publish", type=Path, metavar="DIR",
@@ -117,6 +117,8 @@ def compare(options: argparse.Namespace) -> int:
     for planned in (*trials, *runs):
         find(planned)  # for what must not meet, before anything is spent
     if options.dry_run:
+        from training.comparison_costs import costs
+
         open_trials = [t for t in trials if t.method not in record.tuned]
         print("\n".join(costs(settings, [*open_trials, *runs])))
         return 0
@@ -124,8 +126,10 @@ def compare(options: argparse.Namespace) -> int:
         with _alone(root) as lock, _terminable():
             workers = Workers(options.jobs, keep=(lock,))
             record.write()
+            reuse(options.reuse, trials, record)
             tune(settings, study, grid, root, record, workers)
             runs = plan_runs(settings, study, grid, record.tuned, root)
+            reuse(options.reuse, runs, record)
             carry_out(settings, runs, root, record, workers)
     status = _report(settings, study, runs, trials, record, root)
     if options.publish is not None:
@@ -161,6 +165,19 @@ def carry_out(settings: Any, runs: Sequence[Any], root: Path, record: Any, worke
     workers.all([functools.partial(do, i, p) for i, p in enumerate(runs, start=1)])
     left = [*evaluations.open(folders, developing), *evaluations.open(folders, held_out)]
     workers.all([functools.partial(evaluations.make, call) for call in left])
+
+
+def reuse(others: Sequence[Path], planned: Sequence[Any], record: Any) -> None:
+    """Take over what other comparisons have finished of a plan."""
+    from train import read_options
+    from training.comparison_reuse import take_over
+
+    def complete(run: Any) -> dict[str, Any]:
+        return asdict(read_options(run.algo, [], dict(run.options)))
+
+    for other in others:
+        for name in take_over(planned, other, record, complete):
+            _say(f"run {name} taken from {other}")
 
 
 def _folder(options: argparse.Namespace) -> Path:
@@ -239,61 +256,6 @@ def read_config(file: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError(f"--config {file} must hold one JSON object")
     return {name.replace("-", "_"): value for name, value in content.items()}
-
-
-def costs(settings: Any, runs: Sequence[Any]) -> list[str]:
-    """What is still to be spent, a line a method and a sum; done runs cost nothing.
-
-    Raises:
-        ValueError: a folder holds another run.
-    """
-    from training.comparison import REPORT, find
-    from training.presets import SECONDS_LOADED, SECONDS_TRAINED, SECONDS_WRITTEN
-
-    judged_share = {m.name: m.judged for m in settings.make_study().methods}
-    prompts = min(settings.size or PROMPTS, PROMPTS)
-    lines = [f"{'method':<22}{'kind':<7}{'runs':>5}{'done':>6}{'judged':>9}{'select':>9}"
-             f"{'minutes':>9}"]  # fmt: skip
-    total = [0.0] * 5
-    groups: dict[tuple[str, str], list[Any]] = {}
-    for run in runs:
-        groups.setdefault((run.method, run.kind), []).append(run)
-    for (method, kind), some in groups.items():
-        left = [r for r in some if (found := find(r)) is None or not found.done]
-        judged = selecting = seconds = 0.0
-        for run in left:
-            o = run.options
-            jokes = o["updates"] * o["prompts_per_update"] * o["group_size"]
-            seen = math.ceil(o["updates"] / o.get("eval_every", 4)) + 1
-            size = o.get("select_size", 48)
-            looked = (seen * (o.get("select_jokes", 2) + 1) + 1) * size
-            judged += jokes * judged_share[method]
-            selecting += looked
-            seconds += SECONDS_LOADED + jokes * SECONDS_TRAINED
-            seconds += looked * SECONDS_WRITTEN
-            if kind != "trial":
-                once = SECONDS_LOADED + (5 * prompts + 3 * size) * SECONDS_WRITTEN
-                seconds += once * len(settings.splits)
-        row = [float(len(some)), float(len(some) - len(left)), judged, selecting, seconds / 60]
-        total = [a + b for a, b in zip(total, row, strict=True)]
-        lines.append(_cost_row(method, kind, row))
-    if settings.pool and REPORT in settings.splits:
-        pooled = settings.pool * prompts
-        lines.append(_cost_row(f"pool of {settings.pool}", "once", [
-            0, 0, pooled, 0, (pooled * SECONDS_WRITTEN + SECONDS_LOADED) / 60]))  # fmt: skip
-        total[4] += (pooled * SECONDS_WRITTEN + SECONDS_LOADED) / 60
-    lines.append(_cost_row("all", "", total))
-    lines.append(
-        f"{settings.updates} updates of {settings.jokes_per_update} jokes a run; the pool's "
-        "judgments are of the evaluation and in no budget; minutes on two slow cores"
-    )
-    return lines
-
-
-def _cost_row(method: str, kind: str, row: Sequence[float]) -> str:
-    runs, done, judged, selecting, minutes = row
-    return (f"{method:<22}{kind:<7}{runs:>5.0f}{done:>6.0f}{judged:>9.0f}{selecting:>9.0f}"
-            f"{minutes:>9.0f}")  # fmt: skip
 
 
 def _report(

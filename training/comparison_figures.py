@@ -133,12 +133,13 @@ def _seed_run(
     if run.method in SAMPLES_ITS_OWN and sampled and sampled.get("train_scores"):
         picked = pick_best(sampled, texts[first])
     missing = [s for s in settings.splits if s not in mine]
+    source = entry.get("taken_from", "")
     state = "not evaluated" if missing else "done"
     return SeedRun(
         run.name,
         seed,
         state,
-        entry.get("reason", "") if missing else "",
+        entry.get("reason", "") if missing else source and f"taken from {source}",
         judged=int(results["judged_jokes"]),
         selecting=_selecting(run, len(seen)),
         seconds=record.seconds(run.name),

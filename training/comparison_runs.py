@@ -82,11 +82,17 @@ class Record:
                 entry["attempts"].append(round(seconds, 1))
             self.write()
 
+    def take(self, name: str, source: str, seconds: float | None) -> None:
+        """Note that a run was copied from another comparison, where it took `seconds`."""
+        with self._lock:
+            entry = self.runs.setdefault(name, {"attempts": []})
+            entry |= {"state": "done", "reason": "", "taken_from": source}
+            entry["attempts"] = [] if seconds is None else [round(seconds, 1)]
+            self.write()
+
     def seconds(self, name: str) -> float | None:
         """Of all attempts; None where one was cut off before it could be noted."""
-        entry = self.runs.get(name, {})
-        spent = entry.get("attempts", [])
-        return sum(spent) if spent and not entry.get("cut_off") else None
+        return seconds_of(self.runs.get(name, {}))
 
     def begin(self, name: str) -> None:
         """Note that an attempt begins; one that is still noted was cut off."""
@@ -95,6 +101,12 @@ class Record:
             entry["cut_off"] = entry.get("cut_off", False) or entry.get("state") == "running"
             entry |= {"state": "running", "reason": ""}
             self.write()
+
+
+def seconds_of(entry: Mapping[str, Any]) -> float | None:
+    """What a run in a comparison's record took; None where that is not known."""
+    spent = entry.get("attempts", [])
+    return sum(spent) if spent and not entry.get("cut_off") else None
 
 
 def tune(

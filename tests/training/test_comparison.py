@@ -10,6 +10,7 @@ from training.comparison import Settings, find, plan_runs, plan_trials, read_jso
 from training.comparison_evaluations import evaluation_calls
 from training.comparison_figures import collect, pick_best
 from training.comparison_publish import publish
+from training.comparison_reuse import take_over
 from training.comparison_runs import Record, best_look, tune
 from training.presets import Grid, read_grid
 from training.workers import Workers
@@ -327,6 +328,44 @@ def test_a_published_copy_gives_the_same_figures_without_weights_and_paths(tmp_p
     (tmp_path / "full" / "file").touch()
     with pytest.raises(ValueError, match="neither empty nor an earlier copy"):
         publish(root, tmp_path / "full")
+
+
+# ---- runs of other comparisons
+
+
+def complete(run):
+    """All options of a run that stands in for one of train.py: the given ones."""
+    return {"run": dict(run.options)}
+
+
+def test_runs_with_the_same_options_are_copied_from_another_comparison(tmp_path):
+    ours, theirs = tmp_path / "ours", tmp_path / "theirs"
+    sit(theirs, Processes({"dpo-s1": 3}))
+    settings = Settings(**SMALL, options={"select_size": 20})
+    runs = plan_runs(settings, settings.make_study(), GRID, {}, ours)
+    assert take_over(runs, theirs, Record(ours, settings), complete) == []  # another option
+    settings = Settings(**SMALL | {"algos": ("dpo", "online-dpo", "ppo")})
+    runs = plan_runs(settings, settings.make_study(), GRID, {}, ours)
+    record = Record(ours, settings)
+    taken = take_over(runs, theirs, record, complete)
+    assert taken == ["dpo-s0", "online-dpo-s0", "online-dpo-s1"]  # dpo-s1 is not finished
+    assert record.seconds("dpo-s0") == Record(theirs, Settings(**SMALL)).seconds("dpo-s0")
+    config = (find(runs[0]).folder / "config.json").read_text()
+    assert str(ours) in config
+    assert str(theirs) not in config
+    processes = Processes()
+    found = sit(ours, processes, settings)
+    trained = [rest for name, rest in processes.asked if name == "train.py"]
+    assert len(trained) == 2  # ppo-s0, dpo-s1
+    reasons = {r.name: (r.state, r.reason) for m in found.methods for r in m.runs}
+    assert reasons["dpo-s0"] == ("done", "taken from dpo-s0 of theirs")
+    assert reasons["dpo-s1"] == ("done", "")
+    assert take_over(runs, theirs, record, complete) == []  # what is there stays
+
+
+def test_a_folder_that_is_no_comparison_has_no_runs_to_give(tmp_path):
+    with pytest.raises(ValueError, match=r"comparison\.json cannot be read"):
+        take_over([], tmp_path, Record(tmp_path, Settings(**SMALL)), complete)
 
 
 # ---- evaluations
