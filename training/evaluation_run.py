@@ -1,5 +1,6 @@
 """One evaluation: systems write, critics judge, figures are worked out; what evaluate.py does."""
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -18,9 +19,10 @@ from rewards.embedded import KINDS, manifest_of
 from rewards.ledger import Budget, Ledger
 from rewards.pair_verdicts import JokePair, PairAsker
 from rewards.protocols import Critic, Scorer
-from rewards.types import Rater
+from rewards.types import Rater, Rating
 from training.audit_data import corpus_pairs, subsample
 from training.evaluation_plan import EvaluationOptions, Plan
+from training.kept import critic_key, kept, student_key
 from training.parts import as_rater, is_ours, make_critic
 from training.run_folder import package_version
 from training.selection import rate_jokes
@@ -225,7 +227,7 @@ class _Evaluation:
         rater = self._rater()
         if not found.reason and rater is not None:
             self.say(f"{self.options.critic} rates {lines.name}")
-            found = replace(found, ratings=rate_jokes(rater, self.texts, lines.jokes))
+            found = replace(found, ratings=self._ratings(rater, lines))
         of = self._of(lines)
         if not self.options.gap or of is None:
             return replace(found, train_reason="not asked" if of else "no critic trained it")
@@ -237,8 +239,33 @@ class _Evaluation:
             why = why or f"the training critic {spec} only compares"
             return replace(found, train_reason=why, train_critic=_name(*of))
         self.say(f"{spec}, which trains, scores {lines.name}")
-        scores = score_jokes(critic, self.texts, lines.jokes)
+        scores = self._scores(critic, *of, lines)
         return replace(found, train_scores=scores, train_critic=_name(*of))
+
+    def _ratings(self, rater: Rater, lines: Lines) -> list[list[Rating | None]]:
+        rated = self._kept(
+            "ratings", self.options.critic, self.options.critic_arg, lines,
+            lambda: rate_jokes(rater, self.texts, lines.jokes),
+        )  # fmt: skip
+        return [[None if r is None else Rating(*r) for r in row] for row in rated]
+
+    def _scores(
+        self, critic: Scorer, spec: str, args: Sequence[str], lines: Lines
+    ) -> list[list[float | None]]:
+        scored: list[list[float | None]] = self._kept(
+            "scores", spec, args, lines, lambda: score_jokes(critic, self.texts, lines.jokes)
+        )
+        return scored
+
+    def _kept(
+        self, kind: str, spec: str, args: Sequence[str], lines: Lines, ask: Callable[[], Any]
+    ) -> Any:
+        """Verdicts of a shipped critic on the start's lines, which every evaluation needs."""
+        if lines.name not in ("start", BASELINE) or spec not in KINDS or args:
+            return ask()
+        asked = [*student_key(self.student), *critic_key(spec), *self.texts]
+        asked += [json.dumps([str(j), is_lost(j)]) for row in lines.jokes for j in row]
+        return kept(kind, asked, ask)
 
     def _base_scores(
         self, base: Lines, judged: Sequence[Judged]
@@ -252,7 +279,7 @@ class _Evaluation:
                 if own is not None and own.train_critic == name and own.train_scores is not None:
                     found[name] = [list(row) for row in own.train_scores]
                 else:
-                    found[name] = score_jokes(critic, self.texts, base.jokes)
+                    found[name] = self._scores(critic, spec, args, base)
         return found
 
     def _preferences(self, judged: Sequence[Judged]) -> dict[tuple[str, str], list[float | None]]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from agents.student import Student
 from models.sources import cache_dir
+from rewards.embedded import manifest_of
 from training.run_folder import package_version
 
 
@@ -36,3 +37,8 @@ def student_key(student: Student) -> list[str]:
     base = student.base
     computed = [str(base.model.dtype), str(base.model.device)]
     return [base.sha256, student.start_sha256, student.format.kind, package_version(), *computed]
+
+
+def critic_key(kind: str) -> list[str]:
+    """What the verdicts of a shipped critic depend on."""
+    return [kind, json.dumps(manifest_of(kind), sort_keys=True)]
