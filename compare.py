@@ -63,7 +63,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--pool", type=int, metavar="N",
         help="lines a prompt for the best-of-N curve (default 64; 0: none)")  # fmt: skip
     add("--split", nargs="+", metavar="SPLIT",
-        help="report (default), test, headline, summary; the last three need --reason")  # fmt: skip
+        help="beside report: test, headline, summary, which need --reason")  # fmt: skip
     add("--reason", help="of looks at held-out splits")
     add("--size", type=int, metavar="N", help="prompts of an evaluation at most (default 0: all)")
     add("--critic", metavar="SPEC", help="reports; seen by no run (default embedded-report)")
@@ -103,7 +103,7 @@ def compare(options: argparse.Namespace) -> int:
         KeyboardInterrupt: Ctrl-C; the run that was going has saved itself.
     """
     from training.comparison import find, plan_runs, plan_trials
-    from training.comparison_runs import Record, tune
+    from training.comparison_runs import Record, TrialsOpen, tune
     from training.presets import read_grid
     from training.workers import Workers
 
@@ -127,7 +127,11 @@ def compare(options: argparse.Namespace) -> int:
             workers = Workers(options.jobs, keep=(lock,))
             record.write()
             reuse(options.reuse, trials, record)
-            tune(settings, study, grid, root, record, workers)
+            try:
+                tune(settings, study, grid, root, record, workers)
+            except TrialsOpen as error:
+                print(f"compare.py: {error}; the same command continues", file=sys.stderr)
+                return EXIT_MISSING
             runs = plan_runs(settings, study, grid, record.tuned, root)
             reuse(options.reuse, runs, record)
             carry_out(settings, runs, root, record, workers)
@@ -203,8 +207,10 @@ def read_settings(options: argparse.Namespace, root: Path) -> Any:
         named = [stored["options"].get("critic", ""), stored["options"].get("select_critic", "")]
         named += [*stored["critics"], stored["critic"]]
         typed = {options.critic, *(options.critics or ())}
+        if options.config is not None:
+            typed |= set(map(str, read_config(options.config).values()))
         code = [spec for spec in named if is_code(spec) and spec not in typed]
-        if code and not (options.trust_critic or options.config):
+        if code and not options.trust_critic:
             raise ValueError(
                 f"{file} names {code[0]!r}, code or a server that would be used; add "
                 "--trust-critic if you trust it"
@@ -219,7 +225,7 @@ def read_settings(options: argparse.Namespace, root: Path) -> Any:
         "budget": None if options.budget is None else read_budget(options.budget),
         "trials": options.trials,
         "pool": options.pool,
-        "splits": options.split and tuple(options.split),
+        "splits": options.split and _in_order(options.split),
         "reason": options.reason,
         "size": options.size,
         "critic": options.critic,
@@ -230,6 +236,14 @@ def read_settings(options: argparse.Namespace, root: Path) -> Any:
         share = {"threads": max(1, (os.cpu_count() or 1) // options.jobs)}
         given["options"] = share | given.get("options", {})
     return Settings(**given)
+
+
+def _in_order(splits: Sequence[str]) -> tuple[str, ...]:
+    """As the tables have them, report always first; then what is to be refused."""
+    from training.comparison import REPORT, SPLITS
+
+    known = {name: i for i, name in enumerate(SPLITS)}
+    return tuple(sorted({REPORT, *splits}, key=lambda s: (known.get(s, len(known)), s)))
 
 
 def read_budget(text: str) -> int:
@@ -279,8 +293,8 @@ def _report(
         print(MISSING, file=sys.stderr)
     print(text)
     print(f"written to {root}")
-    states = [r.state for m in measured.methods for r in m.runs]
-    return 0 if all(state == "done" for state in states) else EXIT_MISSING
+    done = all(r.state == "done" for m in measured.methods for r in m.runs)
+    return 0 if done and not measured.missing else EXIT_MISSING
 
 
 @contextmanager

@@ -75,6 +75,11 @@ class OfflineDPO:
         """(prompt, chosen, rejected, margin by the training critic) of the last update."""
 
     @property
+    def asks_once(self) -> bool:
+        """Whether every verdict is asked for in the first update."""
+        return self.config.pairs == GATHERED
+
+    @property
     def step(self) -> int:
         """Updates done."""
         return self.learner.step

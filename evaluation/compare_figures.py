@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from evaluation.bounds import FIGURES, PREFIXES, broken_bounds
 from evaluation.contrasts import (
     BestOfN,
     Contrast,
@@ -128,6 +129,8 @@ class SeedRun:
     reason: str = ""
     judged: int | None = None
     """Jokes judged in training."""
+    labels: int | None = None
+    """Judged lines that its training critic or its pairs are made of; None: not known."""
     selecting: int | None = None
     """Jokes judged by the select critic, the same for all methods."""
     seconds: float | None = None
@@ -149,6 +152,8 @@ class MethodRuns:
     name: str
     note: str
     runs: tuple[SeedRun, ...]
+    judges_first: bool = False
+    """Whether all jokes of a run are judged before its first update."""
 
     def evaluated(self, split: str) -> list[Evaluated]:
         """The seeds that have figures on a split."""
@@ -188,6 +193,12 @@ class Comparison:
     curve: BestOfN | None = None
     with_best_of: tuple[str, ...] = ()
     """Methods that are planned to be shown with best-of-4 on top."""
+    warnings: tuple[str, ...] = ()
+    """What a reader must know of the critic."""
+    accuracy: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """By split, where judged pairs of its domain are there: how many the critic orders right."""
+    missing: tuple[str, ...] = ()
+    """Evaluations of the references that failed."""
     trials: tuple[Trial, ...] = ()
     """Of tuning; none: every method has its committed options."""
 
@@ -405,7 +416,9 @@ def mean(values: Sequence[float | None]) -> float | None:
 def equal_seconds(c: Comparison) -> tuple[float | None, dict[str, float | None]]:
     """The shortest run's seconds, and each method's best select rating by then, over its start.
 
-    An update is taken to last as long as any other of its run.
+    Of looks within the bounds, as the best checkpoint is; the start always is. An update is taken
+    to last as long as any other of its run, which does not hold for a method that judges all its
+    jokes in the first one: it has no figure.
     """
     known = [r.seconds for m in c.methods for r in m.runs if r.seconds]
     if not known:
@@ -414,13 +427,27 @@ def equal_seconds(c: Comparison) -> tuple[float | None, dict[str, float | None]]
     gains: dict[str, float | None] = {}
     for method in c.methods:
         rises = []
-        for run in method.runs:
+        for run in method.runs if not method.judges_first else ():
             if not run.seconds or not run.looks or run.looks[0].rating is None:
                 continue
             last = max(look.step for look in run.looks)
             allowed = last * limit / run.seconds
-            reached = [x.rating for x in run.looks if x.rating is not None and x.step <= allowed]
+            reached = [
+                look.rating
+                for look in run.looks
+                if look.rating is not None and look.step <= allowed and _within(look, run.looks[0])
+            ]
             rises.append(max(reached) - run.looks[0].rating)
         if method.runs:
             gains[method.name] = mean(rises)
     return limit, gains
+
+
+def _within(look: Look, start: Look) -> bool:
+    """Whether a look kept the bounds; one without figures of its lines is not doubted."""
+    told = {key: value for key, value in look.told.items() if value is not None}
+    then = {key: value for key, value in start.told.items() if value is not None}
+    wanted = {f"{prefix}/{name}" for prefix in PREFIXES for name in FIGURES}
+    if look is start or not (wanted <= set(told) and wanted <= set(then)):
+        return True
+    return not any(broken_bounds(told, then, prefix) for prefix in PREFIXES)

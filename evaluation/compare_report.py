@@ -136,7 +136,18 @@ def _result_table(c: Comparison, split: str, rows: Sequence[Row]) -> Table:
         "is to the start student, of a joke sampled at 0.7; of best-of-N an upper bound. Gap: win "
         "rate against start-tuned by the critic that trained it, less that by the report critic."
     )
-    return Table(f"Results, {split} prompts", heads, cells, note)
+    return Table(f"Results, {split} prompts", heads, cells, note + _accuracy(c, split))
+
+
+def _accuracy(c: Comparison, split: str) -> str:
+    told = c.accuracy.get(split)
+    if not told or not told.get("accuracy"):
+        return ""
+    right = told["accuracy"]
+    return (
+        f" Of {told['pairs']} judged pairs of this domain {c.critic} orders "
+        f"{_percent(Interval(**right))} % as labelled."
+    )
 
 
 def _cost_table(c: Comparison) -> Table:
@@ -144,26 +155,29 @@ def _cost_table(c: Comparison) -> Table:
     rows = []
     for method in c.methods:
         if not method.runs:
-            rows.append((method.name, "0", "0", "-", "-", method.note))
+            rows.append((method.name, "0", "-", "0", "-", "-", method.note))
             continue
         runs = method.runs
         rows.append(
-            (method.name, _listed([r.judged for r in runs]), _listed([r.selecting for r in runs]),
+            (method.name, _listed([r.judged for r in runs]), _listed([r.labels for r in runs]),
+             _listed([r.selecting for r in runs]),
              number(mean([r.seconds for r in runs]), 0), number(gains.get(method.name), 2),
              method.note)
         )  # fmt: skip
     head = "select rating gained" if limit is None else f"select rating gained in {limit:.0f} s"
     note = (
         f"The budget is {c.budget} judged jokes a run, cached or not. Equal seconds: the best look "
-        "by the time that the shortest run took, less the look at the start."
+        "within the bounds by the time that the shortest run took, less the look at the start; "
+        "unknown where all jokes are judged first. Labels: judged lines that the training critic "
+        "or the given pairs were made of, a cost of every method that learns from them."
     )
-    heads = ("method", "judged in training", "in selection", "seconds", head, "note")
+    heads = ("method", "judged in training", "labels", "in selection", "seconds", head, "note")
     return Table("Cost, and gains at equal seconds", heads, tuple(rows), note)
 
 
 def summary(c: Comparison, found: Figures) -> list[str]:
     """The conclusions, a sentence a line."""
-    failed = [r.name for m in c.methods for r in m.runs if r.state != "done"]
+    failed = [r.name for m in c.methods for r in m.runs if r.state != "done"] + [*c.missing]
     seeds = sorted({r.seed for m in c.methods for r in m.runs})
     lines = [
         f"{CONDITION} ({', '.join(map(str, seeds))}), by {c.critic}, which no run has seen; "
@@ -171,7 +185,7 @@ def summary(c: Comparison, found: Figures) -> list[str]:
     ]
     if not c.primary[0]:
         lines.append("No primary contrast: its two methods are not both compared.")
-    lines += findings(c, found)
+    lines += [*findings(c, found), *c.warnings]
     if failed:
         lines.append(f"Without a result: {', '.join(failed)}.")
     return lines
@@ -199,9 +213,21 @@ def findings(c: Comparison, found: Figures) -> list[str]:
         f"{what}: {verdicts[x.verdict]} ({x.name} on "
         f"{found.primary_split if x is primary else c.splits[0]} prompts, win rate "
         f"{_percent(x.win)} %, p {number(x.adjusted)}{'' if x is primary else ' after Holm'})."
+        f"{_unchanged(c, x)}"
         for what, x in asked
         if x is not None
     ]
+
+
+def _unchanged(c: Comparison, x: Contrast) -> str:
+    """Sides of a contrast that are partly or wholly the untrained student."""
+    told = [
+        f" {sum(r.best_step == 0 for r in m.runs)} of {len(m.runs)} runs of {m.name} stand there "
+        "as the start, for no look was better within the bounds."
+        for m in c.methods
+        if m.name in x.name.split(" against ") and any(r.best_step == 0 for r in m.runs)
+    ]
+    return "".join(told)
 
 
 def markdown(c: Comparison, found: Figures) -> str:
@@ -236,7 +262,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(v) for v in value]
     if isinstance(value, float) and not math.isfinite(value):
-        return "beyond the pool"
+        return None if math.isnan(value) else "beyond the pool"
     return value
 
 

@@ -218,9 +218,12 @@ def _corrected(results: Results) -> Table:
         rows.append((*c["of"], f"{c['voted']}", f"{100 * c['votes']:.1f}", critic, errors, shown))
     heads = (
         "system", "against", "pairs", "win rate by votes, %", "by the critic on these, %",
-        "sensitivity / specificity", "corrected win rate on all pairs, %",
+        "sensitivity / specificity", "corrected win rate on all blind pairs, %",
     )  # fmt: skip
-    note = "Rogan-Gladen, with the interval of Lang and Reiczigel; docs/evaluate.md."
+    note = (
+        "Rogan-Gladen, with the interval of Lang and Reiczigel; docs/evaluate.md. Blind pairs have "
+        "no lost lines (empty or unfinished) and no two equal ones: the ladder counts both."
+    )
     return Table("Win rates corrected by votes", heads, tuple(rows), note)
 
 

@@ -24,6 +24,8 @@ WRAPPERS: dict[str, tuple[Any, type, str]] = {
 }
 """Key -> what it wraps, the wrapper, and its word in errors."""
 MEMBER_KEYS = ("weight", "center", "scale")
+HERE = Path(__file__).resolve().parent.parent
+"""Where a relative path is looked for that the working folder does not have: `examples/`."""
 
 
 def critic_from_file(
@@ -74,7 +76,8 @@ def _content(path: str, where: str) -> Any:
         ValueError: unreadable, or neither YAML nor JSON.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        place = Path(path)
+        text = (place if place.exists() else HERE / place).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{where} cannot be read: {error}") from error
     if path.endswith(".json"):

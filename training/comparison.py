@@ -88,14 +88,19 @@ class Settings:
         for split in self.splits:
             if split not in SPLITS:
                 raise ValueError(f"--split is {split!r}, allowed are {', '.join(SPLITS)}")
+        if REPORT not in self.splits or list(self.splits) != sorted(self.splits, key=SPLITS.index):
+            raise ValueError(
+                f"--split is {' '.join(self.splits)}: report comes first and is always among them, "
+                f"for references and best-of-N are made on it; then of {', '.join(SPLITS[1:])}"
+            )
         held_out = [s for s in self.splits if s != REPORT]
-        if not self.splits or bool(held_out) != bool(self.reason.strip()):
+        if bool(held_out) != bool(self.reason.strip()):
             raise ValueError(
                 f"--split {' '.join(self.splits)} and --reason {self.reason!r}: held-out splits "
                 "and a reason go together, every look is recorded"
             )
-        specs = [self.options.get("critic", "embedded"), self.options.get("select_critic", ""),
-                 *self.critics]  # fmt: skip
+        select = self.options.get("select_critic", "embedded-select")
+        specs = [self.options.get("critic", "embedded"), select, *self.critics]
         seen = {name for spec in specs for name in members(str(spec))}
         if seen & set(members(self.critic)):
             raise ValueError(f"--critic {self.critic} must be one that no run has seen")
@@ -157,7 +162,7 @@ def plan_runs(
                 continue
             best = tuned.get(method.name)
             if best is None:
-                tried = _grid_of(grid, method)
+                tried = grid_of(grid, method)
                 best = {} if tried is None else tried.best
             name = f"{method.name}-s{seed}"
             options = _options(settings, method, best, seed, name, root)
@@ -178,7 +183,7 @@ def plan_trials(
     for method in study.methods if settings.trials else ():
         if not method.algo:
             continue
-        tried = _grid_of(grid, method)
+        tried = grid_of(grid, method)
         trials = () if tried is None else tried.trials
         if len(trials) < settings.trials:
             raise ValueError(
@@ -191,7 +196,7 @@ def plan_trials(
     return runs
 
 
-def _grid_of(grid: Mapping[str, Grid], method: Method) -> Grid | None:
+def grid_of(grid: Mapping[str, Grid], method: Method) -> Grid | None:
     """What is committed for a method by its own name, else for its algorithm."""
     return grid.get(method.name, grid.get(method.algo))
 

@@ -6,7 +6,7 @@ recorded. No torch here.
 
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +20,8 @@ from training.workers import HERE, STOPPED
 NAME = "references"
 """Folder of the evaluation of what is no run."""
 RESULTS = "results.json"
+EVALUATION = "evaluate-"
+"""Begins the names of evaluations in a comparison's record."""
 TRUST = "--trust-critic"
 TUNED = "-tuned"
 """A run's lines at its best decoding, which stand for the method."""
@@ -59,12 +61,18 @@ def evaluation_calls(
     new = {run: systems for run, systems in new.items() if systems}
     shared = _shared(settings, split)
     picker = _train_critic(settings)
+
+    def trust(runs: Iterable[str]) -> tuple[str, ...]:
+        needed = any(_needs_trust(folders[run]) for run in runs)
+        return (TRUST,) if needed and TRUST not in shared else ()
+
     if split != REPORT:
         if not new and BASELINE in known:
             return []
         taken = len(list(home.glob("*/")))
         systems = [f"{name}={place}" for mine in new.values() for name, place in mine]
-        arguments = (*systems, BEST_OF_4, *shared, *picker, *TUNED_ONLY, *LAST_LOOK)
+        told = (*shared, *trust(new), *picker, *TUNED_ONLY, *LAST_LOOK)
+        arguments = (*systems, BEST_OF_4, *told)
         return [Call(home / f"look-{taken}", arguments, tuple(new))]
     calls = []
     wanted: tuple[str, ...] = (BEST_OF_4,)
@@ -77,8 +85,7 @@ def evaluation_calls(
         first = mine[0][0]  # the run's own, unless it has been evaluated
         picks = first == run and run.rpartition("-s")[0] in SAMPLES_ITS_OWN
         named = [f"{name}={place}" for name, place in mine]
-        trust = () if TRUST in shared or not _needs_trust(folders[run]) else (TRUST,)
-        arguments = (*named, *shared, *trust, *(() if picks else TUNED_ONLY))
+        arguments = (*named, *shared, *trust([run]), *(() if picks else TUNED_ONLY))
         calls.append(Call(home / first, arguments, (run,)))
     return calls
 
@@ -183,7 +190,7 @@ class Evaluations:
 
 def evaluate(call: Call, root: Path, record: Record, run: Runner) -> bool:
     """Make one call; returns whether it gave results. Failures are noted with the runs."""
-    label = f"evaluate-{call.folder.parent.name}-{call.folder.name}"
+    label = f"{EVALUATION}{call.folder.parent.name}-{call.folder.name}"
     log = root / "logs" / f"{label}.log"
     script = str(HERE / "evaluate.py")
     status = run([sys.executable, script, *call.arguments, "--out", str(call.folder)], log)

@@ -17,9 +17,12 @@ from evaluation.compare_figures import (
 from evaluation.contrasts import BestOfN, best_of_n_curve
 from evaluation.ladder import BASELINE, COPY
 from models.sources import MANIFEST as ADAPTER_MANIFEST
+from rewards.build import CONTROL_CRITIC
+from rewards.embedded import KINDS, manifest_of
+from rewards.from_file import members
 from rewards.text import recall, words
 from training.comparison import PlannedRun, Settings, find, read_json
-from training.comparison_evaluations import LAST, NAME, RESULTS, TUNED, systems_of
+from training.comparison_evaluations import EVALUATION, LAST, NAME, RESULTS, TUNED, systems_of
 from training.comparison_runs import Record, best_look, looks
 from training.presets import MAIN, SAMPLES_ITS_OWN, Study
 
@@ -52,6 +55,8 @@ def collect(
     ties: dict[Path, float] = {}
     pool: Any = None
     texts: dict[str, list[str]] = {}
+    accuracy: dict[str, Any] = {}
+    warnings: dict[str, None] = {}
     for split in settings.splits:
         found: dict[str, Any] = {}
         for file in sorted((root / "evaluations" / split).glob(f"*/{RESULTS}")):
@@ -61,6 +66,9 @@ def collect(
                     f"{file} was judged by {content.get('critic')!r}, this comparison reports by "
                     f"{settings.critic!r}: such figures must not meet"
                 )
+            warnings |= dict.fromkeys(content.get("warnings") or ())
+            if content.get("accuracy"):
+                accuracy[split] = content["accuracy"]
             ties[file] = float(content.get("tie") or 0.0)
             gaps = {g["system"]: g.get("gap") for g in content.get("over_optimisation", ())}
             new = {k: v for k, v in systems_of(file).items() if k not in found}
@@ -74,7 +82,9 @@ def collect(
     _refuse_other_bases(plan)
     seeds = {run.name: _seed_run(run, settings, systems, texts, record) for run in plan}
     methods = tuple(
-        MethodRuns(m.name, m.note, tuple(seeds[r.name] for r in plan if r.method == m.name))
+        MethodRuns(
+            m.name, m.note, tuple(seeds[r.name] for r in plan if r.method == m.name), m.judges_first
+        )
         for m in study.methods
     )
     references = {
@@ -93,9 +103,21 @@ def collect(
         tie=next(iter(ties.values()), 0.0),
         budget=settings.budget,
         curve=_curve(pool),
+        warnings=tuple(warnings),
+        accuracy=accuracy,
+        missing=tuple(_failed_evaluations(record)),
         with_best_of=tuple(own) if study.name == MAIN else (),
         trials=tuple(_trial(run, record) for run in trials),
     )
+
+
+def _failed_evaluations(record: Record) -> list[str]:
+    """Evaluations of no run: without them references are missing, and nobody would say why."""
+    return [
+        f"{name} ({entry.get('reason') or entry.get('state')})"
+        for name, entry in record.runs.items()
+        if name.startswith(EVALUATION) and entry.get("state") != "done"
+    ]
 
 
 def _trial(run: PlannedRun, record: Record) -> Trial:
@@ -141,6 +163,7 @@ def _seed_run(
         state,
         entry.get("reason", "") if missing else source and f"taken from {source}",
         judged=int(results["judged_jokes"]),
+        labels=_labels(results, found.folder),
         selecting=_selecting(run, len(seen)),
         seconds=record.seconds(run.name),
         best_step=int(results["best_step"]),
@@ -149,6 +172,24 @@ def _seed_run(
         ended=ended,
         with_best_of_4=picked,
     )
+
+
+def _labels(results: Mapping[str, Any], folder: Path) -> int | None:
+    """Judged lines behind a run: of its given pairs, or those that its critic was fitted on."""
+    if "labels" in results:
+        return int(results["labels"])
+    if not results["judged_jokes"]:
+        return 0
+    parts = read_json(folder / "config.json")["options"].values()
+    specs = [name for part in parts if "critic" in part for name in members(str(part["critic"]))]
+    counts = [_lines_behind(spec) for spec in specs]
+    known = [n for n in counts if n is not None]
+    return max(known, default=0) if len(known) == len(counts) else None
+
+
+def _lines_behind(spec: str) -> int | None:
+    """Of one critic; nobody knows what a foreign one is made of."""
+    return int(manifest_of(spec)["lines"]) if spec in KINDS else {CONTROL_CRITIC: 0}.get(spec)
 
 
 def _read(name: str, systems: Mapping[str, Mapping[str, Any]]) -> dict[str, Evaluated]:

@@ -22,6 +22,7 @@ from training.comparison import (
     PlannedRun,
     Settings,
     find,
+    grid_of,
     is_code,
     plan_trials,
     read_json,
@@ -33,6 +34,11 @@ from training.workers import HERE, STOPPED, Workers
 EXIT_STOPPED = 3
 REASON = 300
 """Characters of a reason that are kept."""
+
+
+class TrialsOpen(Exception):
+    """Tuning goes on in the next sitting."""
+
 
 Runner = Callable[[Sequence[str], Path], int]
 """Runs a command with its output appended to a file; returns the exit status."""
@@ -119,9 +125,11 @@ def tune(
 ) -> None:
     """Run the trials and note the best options of each method, by the select critic.
 
-    A method whose trials all failed keeps the committed options.
+    A trial that failed has been tried and loses; where all did, the committed options are noted.
+    One that was stopped is still to be made: nothing is decided before, all methods get as many.
 
     Raises:
+        TrialsOpen: some trials were stopped.
         ValueError: the grid has too few trials.
         KeyboardInterrupt: Ctrl-C.
     """
@@ -129,11 +137,18 @@ def tune(
     plan = [p for p in plan_trials(settings, study, grid, root) if p.method not in record.tuned]
     tasks = [functools.partial(train, planned, root, record, workers.run) for planned in plan]
     for planned, folder in zip(plan, workers.all(tasks), strict=True):
+        found = scores.setdefault(planned.method, [])
         rating = None if folder is None else best_look(folder)
         if rating is not None:
-            scores.setdefault(planned.method, []).append((rating, dict(planned.tried)))
+            found.append((rating, dict(planned.tried)))
+    left = [p.name for p in plan if record.runs[p.name]["state"] == "stopped"]
+    if left:
+        raise TrialsOpen(f"tuning is not finished: {', '.join(left)} stopped")
+    methods = {m.name: m for m in study.methods}
     for method, found in scores.items():
-        record.tuned[method] = max(found, key=lambda pair: pair[0])[1]
+        committed = grid_of(grid, methods[method])
+        usual = {} if committed is None else dict(committed.best)
+        record.tuned[method] = max(found, key=lambda pair: pair[0])[1] if found else usual
     record.write()
 
 
@@ -159,7 +174,10 @@ def train(planned: PlannedRun, root: Path, record: Record, run: Runner) -> Path 
     """
     found = find(planned)
     if found is not None and found.done:
-        if record.runs.get(planned.name, {}).get("state") != "done":
+        state = record.runs.get(planned.name, {}).get("state")
+        if state == "running":  # its sitting was killed, so nobody noted how long it took
+            record.begin(planned.name)
+        if state != "done":
             record.add(planned.name, "done", "")
         return found.folder
     if found is None:
@@ -179,7 +197,8 @@ def train(planned: PlannedRun, root: Path, record: Record, run: Runner) -> Path 
     if status == 0 and found is not None and found.done:
         record.add(planned.name, "done", "", seconds=seconds)
         return found.folder
-    state = "stopped" if status in (EXIT_STOPPED, *STOPPED) else "failed"
+    killed = status < 0  # by a signal: nothing is known of the run itself
+    state = "stopped" if killed or status in (EXIT_STOPPED, *STOPPED) else "failed"
     reason = "told to end" if status in STOPPED else last_line(log) or f"exit status {status}"
     record.add(planned.name, state, reason, seconds=seconds)
     return None

@@ -10,11 +10,12 @@ from types import FrameType
 from typing import Any, Protocol
 
 from agents.student import Student
+from evaluation.bounds import broken_bounds
 from evaluation.select import Evaluation, best_evaluation, should_stop
 from rewards.types import Rater, Reward
 from training.checkpoint import Checkpoint, prune, save_checkpoint
 from training.run_log import RunLog
-from training.selection import Look, broken_bounds, look, rate_jokes, text_metrics
+from training.selection import Look, look, rate_jokes, text_metrics
 
 CHECKPOINTS = "checkpoints"
 SHOWN = 10
@@ -118,6 +119,7 @@ class Loop:
         if not self.history:
             self.log.scalars(0, self._evaluate())
             self.save()
+        self._check_asked_once()
         self.log.progress.restart_clock()
         with _interrupts() as interrupted:
             while self.agent.step < self.updates and not self.stopped:
@@ -135,7 +137,7 @@ class Loop:
                 self._show(began, metrics)
                 share, over = self._unscored(), len(self.recent)
                 failing = share > self.max_unscored
-                if failing:  # once it is resumed, the run is given as many updates again
+                if failing and not self._asks_once:  # resumed, it is given as many updates again
                     self.recent = [
                         {k: v for k, v in m.items() if k != UNSCORED} for m in self.recent
                     ]
@@ -143,13 +145,32 @@ class Loop:
                 if step % self.checkpoint_every == 0 or looked or failing or interrupted:
                     self.save()
                 if failing:
-                    raise TooManyUnscored(
-                        f"{share:.1%} of the jokes of the last {over} updates have no verdict, "
-                        f"more than --max-unscored "
-                        f"{self.max_unscored:.1%} allows"
-                    )
+                    raise TooManyUnscored(self._too_many(share, over))
                 if interrupted:
                     raise KeyboardInterrupt
+
+    @property
+    def _asks_once(self) -> bool:
+        """Whether all that the agent ever learns from was judged in its first update."""
+        return bool(getattr(self.agent, "asks_once", False))
+
+    def _check_asked_once(self) -> None:
+        """What was judged once and badly does not get better when the run is resumed.
+
+        Raises:
+            TooManyUnscored: too few of the jokes that everything is learnt from have a verdict.
+        """
+        share = self._unscored()
+        if self._asks_once and share > self.max_unscored:
+            raise TooManyUnscored(
+                f"{self._too_many(share, 1)}; begin anew with a critic that answers"
+            )
+
+    def _too_many(self, share: float, updates: int) -> str:
+        return (
+            f"{share:.1%} of the jokes of the last {updates} updates have no verdict, more than "
+            f"--max-unscored {self.max_unscored:.1%} allows"
+        )
 
     # ---- looking
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -194,7 +195,9 @@ def finish(
     }
     if not run.table:
         extra["seconds"] = round(time.monotonic() - began, 1)
-        (loop.folder / RESULTS).write_text(json.dumps(extra, indent=1) + "\n")
+        scratch = loop.folder / f".{RESULTS}"  # results.json says that a run is done: whole, or not
+        scratch.write_text(json.dumps(extra, indent=1) + "\n")
+        os.replace(scratch, loop.folder / RESULTS)
         print(f"{loop.folder}: best step {loop.best_step} of {loop.agent.step}, {_minutes(began)}")
         return
     by_step = {int(f.name.split("-")[1]): f for f in checkpoints(loop.folder / CHECKPOINTS)}

@@ -1,7 +1,7 @@
 """What the select critic sees of a run: the same prompts and random numbers every time."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -9,13 +9,7 @@ import torch
 from agents.student import Student
 from evaluation.diversity import commonest_opening, commonest_own_phrase, distinct_n
 from evaluation.intervals import prompt_means, standard_error
-from evaluation.ladder import (
-    DISTINCT_RATIO,
-    LENGTH_RATIO,
-    PHRASE_SHARE,
-    RECALL_RISE,
-    lost_scores,
-)
+from evaluation.ladder import lost_scores
 from rewards.text import recall, words
 from rewards.types import Rater, Rating, Unfinished
 
@@ -160,34 +154,3 @@ def text_metrics(prompts: Sequence[str], jokes: Groups, prefix: str) -> dict[str
         f"{prefix}/commonest_opening": commonest_opening(jokes).share,
         f"{prefix}/commonest_4gram": commonest_own_phrase(prompts, jokes).share,
     }
-
-
-def broken_bounds(
-    metrics: Mapping[str, float], start_tuned: Mapping[str, float], prefix: str
-) -> list[str]:
-    """What a look has lost against start-tuned, by the bounds of the final table; [] if nothing.
-
-    Args:
-        metrics: of the look, as `text_metrics` with `prefix`.
-        start_tuned: of the untrained student at its best decoding, with prefix ``tuned``.
-        prefix: of the lines to hold to the bounds: ``select`` (sampled) or ``tuned``.
-    """
-
-    def now(name: str) -> float:
-        return metrics[f"{prefix}/{name}"]
-
-    def then(name: str) -> float:
-        return start_tuned[f"tuned/{name}"]
-
-    ratio = now("words") / max(then("words"), 1e-9)
-    rise = now("recall") - then("recall")
-    told = []
-    if not LENGTH_RATIO[0] <= ratio <= LENGTH_RATIO[1]:
-        told.append(f"length is {ratio:.2f} of start-tuned's")
-    if rise > RECALL_RISE:
-        told.append(f"recall of the prompt rose by {rise:.2f}")
-    if now("distinct_2") < DISTINCT_RATIO * then("distinct_2"):
-        told.append(f"distinct-2 fell from {then('distinct_2'):.2f} to {now('distinct_2'):.2f}")
-    if now("commonest_4gram") > PHRASE_SHARE:
-        told.append(f"one 4-gram stands in {now('commonest_4gram'):.0%} of lines")
-    return told

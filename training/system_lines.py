@@ -19,7 +19,7 @@ from models.load import fingerprint
 from rewards.protocols import Critic, Scorer
 from rewards.types import Rater, Unfinished
 from training.final_table import SAMPLED, labelled_systems, start_jokes
-from training.kept import kept, student_key
+from training.kept import critic_key, kept, student_key
 from training.parts import START_SOURCE
 from training.selection import GREEDY, TUNING_GRID, Groups, tune_decoding
 from training.systems import COPY, LIGHT, START, START_TUNED, TEACHER, Run, System, read_jokes
@@ -297,7 +297,8 @@ def _best_decoding(
     if adapter is None or not writing.select_kept:
         best, means = search()
     else:
-        asked: list[object] = [*student_key(student), fingerprint(adapter), writing.select_kept]
+        asked: list[object] = [*student_key(student), fingerprint(adapter)]
+        asked += critic_key(writing.select_kept)
         asked += [writing.max_tokens, writing.seed, *TUNING_GRID, *writing.select_prompts]
         best, means = kept("decoding-within-error", asked, search)
     return best, means

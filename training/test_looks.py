@@ -40,7 +40,7 @@ def record_look(what: str, reason: str, *, looks: Path | None = None) -> None:
     ).stdout.strip()  # fmt: skip
     cells = (datetime.date.today().isoformat(), commit or "unknown", what, reason)
     file.parent.mkdir(exist_ok=True)
-    before = file.read_text(encoding="utf-8") if file.exists() else HEAD
     row = "| " + " | ".join(escape_markdown(cell) for cell in cells) + " |\n"
-    file.write_text(before + row, encoding="utf-8")
+    with file.open("a", encoding="utf-8") as out:  # one write each: looks may be taken at once
+        out.write(row if out.tell() else HEAD + row)
     print(f"a look at held-out prompts, recorded in {file.name}; commit it", file=sys.stderr)

@@ -140,8 +140,49 @@ def test_equal_seconds_take_what_the_shortest_run_had_time_for():
     limit, gains = equal_seconds(comparison(method("dpo", 3.0), slow))
     assert limit == 400
     assert gains == {"dpo": pytest.approx(1.0), "ppo": pytest.approx(0.3)}
+    assert equal_seconds(comparison(replace(slow, judges_first=True)))[1] == {"ppo": None}
     unknown = method("sd", 3.0, seconds=None)
     assert equal_seconds(comparison(unknown)) == (None, {})
+
+
+def test_gains_at_equal_seconds_are_of_looks_within_the_bounds():
+    kept = {
+        f"{p}/{k}": v
+        for p in ("select", "tuned")
+        for k, v in (
+            ("words", 14.0),
+            ("recall", 0.7),
+            ("distinct_2", 0.8),
+            ("commonest_4gram", 0.0),
+        )
+    }
+    broken = kept | {"tuned/recall": 0.9}
+    looks = (Look(0, 2.0, kept), Look(5, 2.5, kept), Look(10, 3.0, broken))
+    runs = (seed("ppo", 0, 3.0, looks=looks),)
+    assert equal_seconds(comparison(MethodRuns("ppo", "", runs)))[1]["ppo"] == pytest.approx(0.5)
+    worse = (Look(0, 2.0, kept), Look(10, 1.0, kept))
+    runs = (seed("ppo", 0, 1.0, looks=worse),)  # its best checkpoint is the start
+    assert equal_seconds(comparison(MethodRuns("ppo", "", runs)))[1]["ppo"] == 0
+
+
+def test_a_side_that_is_the_start_is_named_in_the_findings():
+    c = comparison(method("dpo", 2.5, 2.5, best_step=0), method("online-dpo", 2.9, 2.8))
+    (said,) = findings(c, figures(c))
+    assert said.endswith(
+        "2 of 2 runs of dpo stand there as the start, for no look was better within the bounds."
+    )
+
+
+def test_what_a_reader_must_know_of_the_critic_is_told():
+    right = {"value": 0.72, "low": 0.66, "high": 0.78, "error": 0.03, "prompts": 47, "missing": 0}
+    c = comparison(
+        method("dpo", 2.7), warnings=("by a distilled critic",), missing=("evaluate-x (why)",),
+        accuracy={"report": {"pairs": 300, "accuracy": right}},
+    )  # fmt: skip
+    text = markdown(c, figures(c))
+    assert "by a distilled critic" in text
+    assert "Without a result: evaluate-x (why)." in text
+    assert "Of 300 judged pairs of this domain fake:honest orders 72.0" in text
 
 
 def test_findings_follow_the_contrasts():

@@ -6,12 +6,13 @@ import pytest
 from compare import carry_out
 from evaluation.compare_figures import figures
 from evaluation.compare_report import markdown
+from rewards.embedded import manifest_of
 from training.comparison import Settings, find, plan_runs, plan_trials, read_json
 from training.comparison_evaluations import evaluation_calls
-from training.comparison_figures import collect, pick_best
+from training.comparison_figures import _labels, collect, pick_best
 from training.comparison_publish import publish
 from training.comparison_reuse import take_over
-from training.comparison_runs import Record, best_look, tune
+from training.comparison_runs import Record, TrialsOpen, best_look, tune
 from training.presets import Grid, read_grid
 from training.workers import Workers
 
@@ -166,7 +167,11 @@ def test_data_sizes_have_as_many_updates_as_their_share(tmp_path):
         ({"pool": 3}, "--pool is 3"),
         ({"options": {"seed": 4}}, "--config sets 'seed'"),
         ({"options": {"report-critic": "x"}}, "--config sets 'report_critic'"),
-        ({"splits": ("test",)}, "every look is recorded"),
+        ({"splits": ("report", "test")}, "every look is recorded"),
+        ({"splits": ("test",), "reason": "x"}, "report comes first and is always among them"),
+        ({"splits": ("test", "report"), "reason": "x"}, "report comes first"),
+        ({"options": {"select_critic": "a:b"}, "critic": "a:b"}, "must be one that no run"),
+        ({"critic": "embedded-select"}, "must be one that no run has seen"),
         ({"reason": "because"}, "every look is recorded"),
         ({"critic": "embedded"}, "--critic embedded must be one that no run has seen"),
         ({"critic": "a:b", "options": {"select_critic": "a:b"}}, "must be one that no run"),
@@ -209,6 +214,38 @@ def test_only_code_that_the_plan_names_is_trusted_on_resume(tmp_path):
     assert resumed[-1] == "--trust-critic"
 
 
+def test_a_trial_that_fails_has_been_tried_and_one_that_was_stopped_is_made_first(tmp_path):
+    settings = Settings(**SMALL, trials=2)
+    with pytest.raises(TrialsOpen, match="tuning is not finished: dpo-trial-0 stopped"):
+        sit(tmp_path, Processes({"dpo-trial-0": 3}), settings)
+    record = Record(tmp_path, settings)
+    assert record.tuned == {}
+    assert not [name for name in record.runs if "-s0" in name]
+    sit(tmp_path, Processes({"dpo-trial-0": 1, "online-dpo-trial-0": 1}), settings)
+    tuned = Record(tmp_path, settings).tuned
+    assert tuned["dpo"] == dict(RATES[1])
+    later = Processes()
+    assert sit(tmp_path, later, settings)
+    assert later.asked == []  # what failed was tried
+
+
+def test_where_all_trials_fail_the_committed_options_are_noted(tmp_path):
+    settings = Settings(**SMALL, trials=2)
+    ends = {f"dpo-trial-{i}": 1 for i in range(2)}
+    sit(tmp_path, Processes(ends), settings)
+    assert Record(tmp_path, settings).tuned["dpo"] == dict(GRID["dpo"].best)
+    assert sit(tmp_path, Processes(), settings)
+
+
+def test_the_seconds_of_a_run_whose_sitting_was_killed_are_not_known(tmp_path):
+    sit(tmp_path, Processes())
+    record = Record(tmp_path, Settings(**SMALL))
+    assert record.seconds("dpo-s0") is not None
+    record.begin("dpo-s0")  # and then the machine lost power; the process itself went on
+    sit(tmp_path, Processes())
+    assert Record(tmp_path, Settings(**SMALL)).seconds("dpo-s0") is None
+
+
 def test_failures_are_rows_with_their_reason_and_tried_again(tmp_path):
     found = sit(tmp_path, Processes({"dpo-s0": 1, "sft-more-s0": 3, "online-dpo-s0": 2}))
     states = {r.name: (r.state, r.reason) for m in found.methods for r in m.runs}
@@ -227,6 +264,45 @@ def test_an_evaluation_that_failed_is_a_row_too(tmp_path):
     run = next(r for m in found.methods for r in m.runs if r.name == "dpo-s0")
     assert (run.state, run.reason) == ("not evaluated", "it ended: a reason")
     assert run.judged == 640
+
+
+def test_references_that_failed_are_told(tmp_path):
+    class Fails(Processes):
+        def evaluate(self, rest):
+            return 3 if "best-of-4" in rest else super().evaluate(rest)
+
+    found = sit(tmp_path, Fails())
+    assert found.missing == ("evaluate-report-references (it ended: a reason)",)
+    assert "evaluate-report-references" in markdown(found, figures(found))
+    assert sit(tmp_path, Processes()).missing == ()
+
+
+def test_a_look_at_held_out_prompts_trusts_what_the_plan_names(tmp_path):
+    settings = Settings(**SMALL, splits=("report", "test"), reason="because")
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "results.json").write_text('{"best_step": 2, "last_step": 2}')
+    for spec, times in (("embedded", 0), ("file:mine.yaml", 1)):
+        config = {"options": {"run": {"critic": spec}}}
+        (tmp_path / "x" / "config.json").write_text(json.dumps(config))
+        (call,) = evaluation_calls(settings, {"dpo-s0": tmp_path / "x"}, tmp_path, "test")
+        assert call.arguments.count("--trust-critic") == times
+
+
+def test_labels_behind_a_run_are_those_of_its_critic_or_of_its_pairs(tmp_path):
+    sit(tmp_path, Processes())
+
+    def labels(critic, **results):
+        folder = next((tmp_path / "runs" / "dpo-s0").iterdir())
+        config = {"options": {"run": {"critic": critic}}}
+        (folder / "config.json").write_text(json.dumps(config))
+        return _labels({"judged_jokes": 640, **results}, folder)
+
+    lines = manifest_of("embedded")["lines"]
+    assert labels("embedded") == labels("file:examples/ensemble.yaml") == lines > 1000
+    assert labels("likelihood-recall") == 0
+    assert labels("openai:judge") is None
+    assert labels("embedded", judged_jokes=0) == 0
+    assert labels("embedded", judged_jokes=0, labels=77) == 77
 
 
 def test_more_seeds_and_methods_may_join_but_nothing_else_may_change(tmp_path):

@@ -5,6 +5,7 @@ import pytest
 
 import train
 from agents.configs import PPOConfig, RunConfig
+from rewards.from_file import members
 from training.comparison import Settings
 from training.presets import (
     CONTROL,
@@ -76,7 +77,13 @@ def test_restraints_are_added_one_at_a_time_to_the_bare_critic():
 
 
 def test_the_ensemble_of_the_study_can_be_read():
-    assert ENSEMBLE.is_file()
+    assert members(ENSEMBLE) == ["embedded", "likelihood-recall"]
+
+
+def test_the_ensemble_is_found_from_any_folder(tmp_path, monkeypatch):
+    here = members(ENSEMBLE)
+    monkeypatch.chdir(tmp_path)
+    assert members(ENSEMBLE) == here
 
 
 @pytest.mark.parametrize("name", STUDIES)

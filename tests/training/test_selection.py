@@ -2,13 +2,13 @@ import math
 
 import pytest
 
+from evaluation.bounds import broken_bounds
 from rewards.fakes import CountsWord, failing
 from rewards.types import Rating, Unfinished
 from training import selection
 from training.parts import ScoresOnly, as_rater
 from training.selection import (
     Look,
-    broken_bounds,
     look,
     rate_jokes,
     text_metrics,
