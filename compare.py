@@ -21,7 +21,13 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
+
+if TYPE_CHECKING:  # --help comes without them
+    from training.comparison import PlannedRun, Settings
+    from training.comparison_runs import Record
+    from training.presets import Study
+    from training.workers import Workers
 
 EXIT_BAD_INPUT, EXIT_MISSING, EXIT_INTERRUPTED = 2, 3, 130
 BUDGET = "judged_jokes"
@@ -143,7 +149,13 @@ def compare(options: argparse.Namespace) -> int:
     return status
 
 
-def carry_out(settings: Any, runs: Sequence[Any], root: Path, record: Any, workers: Any) -> None:
+def carry_out(
+    settings: "Settings",
+    runs: "Sequence[PlannedRun]",
+    root: Path,
+    record: "Record",
+    workers: "Workers",
+) -> None:
     """Train and evaluate what is missing; on held-out prompts when all runs are there."""
     from training.comparison import REPORT
     from training.comparison_evaluations import Evaluations
@@ -154,7 +166,7 @@ def carry_out(settings: Any, runs: Sequence[Any], root: Path, record: Any, worke
     developing = [s for s in settings.splits if s == REPORT]
     held_out = [s for s in settings.splits if s != REPORT]
 
-    def do(number: int, planned: Any) -> None:
+    def do(number: int, planned: "PlannedRun") -> None:
         began = time.monotonic()
         folder = train(planned, root, record, workers.run)
         minutes = (time.monotonic() - began) / 60
@@ -171,12 +183,12 @@ def carry_out(settings: Any, runs: Sequence[Any], root: Path, record: Any, worke
     workers.all([functools.partial(evaluations.make, call) for call in left])
 
 
-def reuse(others: Sequence[Path], planned: Sequence[Any], record: Any) -> None:
+def reuse(others: Sequence[Path], planned: "Sequence[PlannedRun]", record: "Record") -> None:
     """Take over what other comparisons have finished of a plan."""
     from train import read_options
     from training.comparison_reuse import take_over
 
-    def complete(run: Any) -> dict[str, Any]:
+    def complete(run: "PlannedRun") -> dict[str, Any]:
         return asdict(read_options(run.algo, [], dict(run.options)))
 
     for other in others:
@@ -191,7 +203,7 @@ def _folder(options: argparse.Namespace) -> Path:
     return Path("runs") / f"compare-{name}"
 
 
-def read_settings(options: argparse.Namespace, root: Path) -> Any:
+def read_settings(options: argparse.Namespace, root: Path) -> "Settings":
     """What is compared: the command line, then an earlier sitting, then the defaults.
 
     Raises:
@@ -273,7 +285,12 @@ def read_config(file: Path) -> dict[str, Any]:
 
 
 def _report(
-    settings: Any, study: Any, runs: Sequence[Any], trials: Sequence[Any], record: Any, root: Path
+    settings: "Settings",
+    study: "Study",
+    runs: "Sequence[PlannedRun]",
+    trials: "Sequence[PlannedRun]",
+    record: "Record",
+    root: Path,
 ) -> int:
     """Write figures.json, table.md and report.html; status 3 where runs lack a result."""
     from evaluation.audit_report import MISSING

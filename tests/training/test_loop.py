@@ -270,6 +270,24 @@ def test_too_many_unscored_save_and_stop(tmp_path):
     assert steps(tmp_path)[-1] == 4
 
 
+def test_a_run_whose_only_verdicts_failed_does_not_go_on_as_if_they_had_not(tmp_path):
+    """Offline DPO judges all its jokes in its first update; the later ones have no rate."""
+
+    def gathers(**options):
+        loop = scripted(tmp_path, [1, 1], **options)
+        loop.agent.asks_once = True
+        return loop
+
+    loop = gathers(**{"critic/unscored_rate": [1.0]})
+    with pytest.raises(TooManyUnscored, match=r"100\.0% of the jokes"):
+        run(loop)
+    assert steps(tmp_path)[-1] == 1
+    again = gathers()
+    again.history, again.recent, again.agent.step = loop.history, loop.recent, 1
+    with pytest.raises(TooManyUnscored, match="begin anew with a critic that answers"):
+        run(again)
+
+
 def test_unscored_below_the_limit_go_on(tmp_path):
     rates = [0.0, 0.05, 0.04, 0.0, 0.05, 0.05]
     assert run(
