@@ -100,6 +100,7 @@ class _Evaluation:
         self.texts = [p.text for p in planned.prompts]
         self._ledger = ledger
         self._critics: dict[tuple[str, tuple[str, ...]], Critic] = {}
+        self._verdicts: dict[tuple[str, ...], Any] = {}
         self.report = self._critic(options.critic, options.critic_arg, "--critic")
 
     def run(self) -> Evaluated:
@@ -260,12 +261,20 @@ class _Evaluation:
     def _kept(
         self, kind: str, spec: str, args: Sequence[str], lines: Lines, ask: Callable[[], Any]
     ) -> Any:
-        """Verdicts of a shipped critic on the start's lines, which every evaluation needs."""
-        if lines.name not in ("start", BASELINE) or spec not in KINDS or args:
+        """Verdicts of a shipped critic: on equal lines once, on the start's once for all.
+
+        Every evaluation needs the start's, and of many runs the best checkpoint is the start.
+        """
+        if spec not in KINDS or args:
             return ask()
-        asked = [*student_key(self.student), *critic_key(spec), *self.texts]
-        asked += [json.dumps([str(j), is_lost(j)]) for row in lines.jokes for j in row]
-        return kept(kind, asked, ask)
+        jokes = [json.dumps([[str(j), is_lost(j)] for j in row]) for row in lines.jokes]
+        if lines.name in ("start", BASELINE):
+            asked = [*student_key(self.student), *critic_key(spec), *self.texts, *jokes]
+            return kept(kind, asked, ask)
+        known = (kind, spec, *jokes)
+        if known not in self._verdicts:
+            self._verdicts[known] = ask()
+        return self._verdicts[known]
 
     def _base_scores(
         self, base: Lines, judged: Sequence[Judged]

@@ -86,6 +86,8 @@ class Writing:
     train_critic: Callable[[], tuple[Critic, str]]
     """The critic that best-of-N picks by, and its spec; asked only if there is one."""
     say: Callable[[str], None]
+    written: dict[tuple[str, float], Groups] = field(default_factory=dict)
+    """Lines by adapter and temperature: of many runs the best checkpoint is the start."""
 
 
 def write_lines(
@@ -269,12 +271,15 @@ def _student_lines(
     if writing.decodings != "sampled":
         best, means = _best_decoding(student, writing, adapter)
         wanted = 1 if best == GREEDY else writing.jokes
-        if best != SAMPLED or wanted != k:
-            done = _sample(student, texts, wanted, writing, temperature=best)
-        lines = Lines(
-            f"{name}-tuned", _groups(done, wanted), _shown(best), source, kl=kl, tuning=means
-        )
-        rows.append(lines)
+        same = None if adapter is None else (fingerprint(adapter), best)
+        groups = None if same is None else writing.written.get(same)
+        if groups is None:
+            if best != SAMPLED or wanted != k:
+                done = _sample(student, texts, wanted, writing, temperature=best)
+            groups = _groups(done, wanted)
+        if same is not None:
+            writing.written[same] = groups
+        rows.append(Lines(f"{name}-tuned", groups, _shown(best), source, kl=kl, tuning=means))
     return rows
 
 

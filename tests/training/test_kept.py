@@ -25,7 +25,7 @@ def test_verdicts_of_shipped_critics_on_the_starts_lines_are_asked_for_once(
     tmp_path, monkeypatch, word_student
 ):
     monkeypatch.setenv("PUNCHLINE_CACHE", str(tmp_path))
-    here = SimpleNamespace(student=word_student(), texts=["I lost my keys."])
+    here = SimpleNamespace(_verdicts={}, student=word_student(), texts=["I lost my keys."])
     asked = []
 
     def verdicts(name="start", jokes=("a",), spec="embedded", args=(), kind="scores"):
@@ -44,10 +44,16 @@ def test_verdicts_of_shipped_critics_on_the_starts_lines_are_asked_for_once(
     for other in others:
         verdicts(**other)
     assert len(asked) == 5
-    for never in ({"name": "ppo-s0"}, {"spec": "fake:honest"}, {"args": ("a=1",)}):
+    for never in ({"spec": "fake:honest"}, {"args": ("a=1",)}):
         verdicts(**never)
         verdicts(**never)
-    assert len(asked) == 5 + 6
+    assert len(asked) == 5 + 4
     here.texts = ["I lost my keys again."]
     verdicts()
+    assert len(asked) == 10
+    for name in ("ppo-s0", "dpo-s0"):  # runs whose best checkpoint is the same
+        verdicts(name=name, jokes=("c",))
+    assert len(asked) == 11
+    here._verdicts.clear()  # another evaluation
+    verdicts(name="ppo-s0", jokes=("c",))
     assert len(asked) == 12
