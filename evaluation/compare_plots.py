@@ -4,7 +4,8 @@ import io
 from collections.abc import Callable
 from typing import Any
 
-from evaluation.compare_figures import Comparison, Figures
+from evaluation.compare_figures import Figures
+from evaluation.compare_types import Comparison
 from evaluation.render import strip_controls
 
 

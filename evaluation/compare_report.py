@@ -11,14 +11,13 @@ from evaluation.audit_report import Table, number, show
 from evaluation.compare_figures import (
     BEST_OF_4,
     RIVALS,
-    Comparison,
     Figures,
     Row,
-    Trial,
     equal_seconds,
     mean,
 )
 from evaluation.compare_plots import plots
+from evaluation.compare_types import Comparison, Trial
 from evaluation.contrasts import BestOfN, Contrast, NEquivalent
 from evaluation.intervals import Interval
 from evaluation.render import escape_markdown, strip_controls

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.best_of import best_line
-from evaluation.compare_figures import (
-    BEST_OF_4,
+from evaluation.compare_figures import BEST_OF_4
+from evaluation.compare_types import (
     Comparison,
     Evaluated,
     MethodRuns,

@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from evaluation.compare_figures import Look
+from evaluation.compare_types import Look
 from evaluation.render import strip_controls
 from training.comparison import (
     EXTENDED,

@@ -5,18 +5,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from evaluation.compare_figures import (
+from evaluation.compare_figures import equal_seconds, figures
+from evaluation.compare_report import as_json, findings, html, markdown, summary, tables
+from evaluation.compare_types import (
     Comparison,
     Evaluated,
     Look,
     MethodRuns,
     SeedRun,
     Trial,
-    equal_seconds,
-    figures,
     read_system,
 )
-from evaluation.compare_report import as_json, findings, html, markdown, summary, tables
 from evaluation.contrasts import BestOfN
 from evaluation.win_rate import LOST
 
