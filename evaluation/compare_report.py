@@ -9,20 +9,19 @@ from typing import Any
 
 from evaluation.audit_report import Table, number, show
 from evaluation.compare_figures import (
-    BEST_OF_4,
     RIVALS,
     Figures,
     Row,
     equal_seconds,
     mean,
 )
+from evaluation.compare_findings import CONDITION, percent, summary
 from evaluation.compare_plots import plots
 from evaluation.compare_types import Comparison, Trial
 from evaluation.contrasts import BestOfN, Contrast, NEquivalent
 from evaluation.intervals import Interval
 from evaluation.render import escape_markdown, strip_controls
 
-CONDITION = "Conditional on these seeds"
 ENDS = (
     ("select/rating", "rating, sampled", 2),
     ("tuned/rating", "rating, tuned", 2),
@@ -103,7 +102,7 @@ def _run_table(c: Comparison) -> Table:
 
 def _contrast_table(title: str, contrasts: Sequence[Contrast | None]) -> Table:
     rows = tuple(
-        (x.name, _percent(x.win), ", ".join(_share(v) for v in x.by_seed) or "-",
+        (x.name, percent(x.win), ", ".join(_share(v) for v in x.by_seed) or "-",
          show(x.difference), _p(x.p), _p(x.adjusted), _share(x.detectable), x.verdict)
         for x in contrasts if x is not None
     )  # fmt: skip
@@ -123,7 +122,7 @@ def _result_table(c: Comparison, split: str, rows: Sequence[Row]) -> Table:
              "KL, nats", "gap, points", "N-equivalent", "marks", "note")  # fmt: skip
     cells = tuple(
         (r.system, r.seeds, r.judged, show(r.rating), ", ".join(number(v, 2) for v in r.by_seed),
-         *(_percent(r.wins.get(rival)) for rival in RIVALS), _percent(r.amusing),
+         *(percent(r.wins.get(rival)) for rival in RIVALS), percent(r.amusing),
          _share(r.fact and r.fact.value), number(r.words, 1), number(r.recall, 2),
          number(r.kl, 1), number(None if r.gap is None else 100 * r.gap, 1), _n(r.n, c.curve),
          "; ".join(r.marks), r.note)
@@ -145,7 +144,7 @@ def _accuracy(c: Comparison, split: str) -> str:
     right = told["accuracy"]
     return (
         f" Of {told['pairs']} judged pairs of this domain {c.critic} orders "
-        f"{_percent(Interval(**right))} % as labelled."
+        f"{percent(Interval(**right))} % as labelled."
     )
 
 
@@ -172,61 +171,6 @@ def _cost_table(c: Comparison) -> Table:
     )
     heads = ("method", "judged in training", "labels", "in selection", "seconds", head, "note")
     return Table("Cost, and gains at equal seconds", heads, tuple(rows), note)
-
-
-def summary(c: Comparison, found: Figures) -> list[str]:
-    """The conclusions, a sentence a line."""
-    failed = [r.name for m in c.methods for r in m.runs if r.state != "done"] + [*c.missing]
-    seeds = sorted({r.seed for m in c.methods for r in m.runs})
-    lines = [
-        f"{CONDITION} ({', '.join(map(str, seeds))}), by {c.critic}, which no run has seen; "
-        f"{c.budget} judged jokes a run, same start, prompts and updates."
-    ]
-    if not c.primary[0]:
-        lines.append("No primary contrast: its two methods are not both compared.")
-    lines += [*findings(c, found), *c.warnings]
-    if failed:
-        lines.append(f"Without a result: {', '.join(failed)}.")
-    return lines
-
-
-def findings(c: Comparison, found: Figures) -> list[str]:
-    """What of the papers' findings holds here, each by one contrast."""
-    said, primary = {x.name: x for x in found.secondary}, found.primary
-    asked: list[tuple[str, Contrast | None]] = []
-    if c.study == "main":
-        asked = [
-            ("Feedback beats imitation", said.get("dpo against sft-more")),
-            ("Online beats offline", primary),
-            ("RL beats best-of-4", said.get(f"ppo against {BEST_OF_4}")),
-        ]
-    elif primary is not None:
-        asked = [(c.question.capitalize(), primary)]
-    verdicts = {
-        "better": "yes, it holds here",
-        "worse": "no, the opposite holds here",
-        "open": "not decided here",
-        "no verdict": "no verdict, runs are missing",
-    }
-    return [
-        f"{what}: {verdicts[x.verdict]} ({x.name} on "
-        f"{found.primary_split if x is primary else c.splits[0]} prompts, win rate "
-        f"{_percent(x.win)} %, p {number(x.adjusted)}{'' if x is primary else ' after Holm'})."
-        f"{_unchanged(c, x)}"
-        for what, x in asked
-        if x is not None
-    ]
-
-
-def _unchanged(c: Comparison, x: Contrast) -> str:
-    """Sides of a contrast that are partly or wholly the untrained student."""
-    told = [
-        f" {sum(r.best_step == 0 for r in m.runs)} of {len(m.runs)} runs of {m.name} stand there "
-        "as the start, for no look was better within the bounds."
-        for m in c.methods
-        if m.name in x.name.split(" against ") and any(r.best_step == 0 for r in m.runs)
-    ]
-    return "".join(told)
 
 
 def markdown(c: Comparison, found: Figures) -> str:
@@ -263,12 +207,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None if math.isnan(value) else "beyond the pool"
     return value
-
-
-def _percent(x: Interval | None) -> str:
-    if x is None:
-        return "-"
-    return f"{100 * x.value:.1f} [{100 * x.low:.0f}, {100 * x.high:.0f}]"
 
 
 def _share(value: float | None) -> str:

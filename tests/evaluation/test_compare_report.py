@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from evaluation.compare_figures import equal_seconds, figures
-from evaluation.compare_report import as_json, findings, html, markdown, summary, tables
+from evaluation.compare_findings import findings, summary
+from evaluation.compare_report import as_json, html, markdown, tables
 from evaluation.compare_types import (
     Comparison,
     Evaluated,
