@@ -30,7 +30,6 @@ if TYPE_CHECKING:  # --help comes without them
     from training.workers import Workers
 
 EXIT_BAD_INPUT, EXIT_MISSING, EXIT_INTERRUPTED = 2, 3, 130
-BUDGET = "judged_jokes"
 
 
 class _Parser(argparse.ArgumentParser):
@@ -58,7 +57,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--seeds", type=int, metavar="N", help="of each method: 0 to N - 1 (default 3)")
     add("--primary-seeds", type=int, metavar="N",
         help="of the two methods of the primary contrast (default 5)")  # fmt: skip
-    add("--budget", metavar=f"{BUDGET}=N", help=f"of a run's training (default {BUDGET}=640)")
+    add("--budget", metavar="judged_jokes=N", help="of a run's training (default 640)")
     add(
         "--trials",
         type=int,
@@ -110,6 +109,7 @@ def compare(options: argparse.Namespace) -> int:
     """
     from training.comparison import find, plan_runs, plan_trials
     from training.comparison_runs import Record, TrialsOpen, tune
+    from training.comparison_settings import read_settings
     from training.presets import read_grid
     from training.workers import Workers
 
@@ -201,87 +201,6 @@ def _folder(options: argparse.Namespace) -> Path:
         return Path(options.out)
     name = "smoke" if options.smoke else options.study or "main"
     return Path("runs") / f"compare-{name}"
-
-
-def read_settings(options: argparse.Namespace, root: Path) -> "Settings":
-    """What is compared: the command line, then an earlier sitting, then the defaults.
-
-    Raises:
-        ValueError: values out of range, or code named by an earlier sitting alone.
-    """
-    from training.comparison import MANIFEST, Settings, is_code, read_json
-    from training.presets import SMOKE
-
-    given: dict[str, Any] = dict(SMOKE) if options.smoke else {}
-    file = root / MANIFEST
-    if file.exists():
-        stored = read_json(file)["settings"]
-        named = [stored["options"].get("critic", ""), stored["options"].get("select_critic", "")]
-        named += [*stored["critics"], stored["critic"]]
-        typed = {options.critic, *(options.critics or ())}
-        if options.config is not None:
-            typed |= set(map(str, read_config(options.config).values()))
-        code = [spec for spec in named if is_code(spec) and spec not in typed]
-        if code and not options.trust_critic:
-            raise ValueError(
-                f"{file} names {code[0]!r}, code or a server that would be used; add "
-                "--trust-critic if you trust it"
-            )
-        given |= {k: tuple(v) if isinstance(v, list) else v for k, v in stored.items()}
-    told = {
-        "study": options.study,
-        "algos": options.algos and tuple(options.algos),
-        "critics": options.critics and tuple(options.critics),
-        "seeds": options.seeds,
-        "primary_seeds": options.primary_seeds,
-        "budget": None if options.budget is None else read_budget(options.budget),
-        "trials": options.trials,
-        "pool": options.pool,
-        "splits": options.split and _in_order(options.split),
-        "reason": options.reason,
-        "size": options.size,
-        "critic": options.critic,
-        "options": None if options.config is None else read_config(options.config),
-    }
-    given |= {name: value for name, value in told.items() if value is not None}
-    if options.jobs > 1:  # two processes of all threads each would wait for each other
-        share = {"threads": max(1, (os.cpu_count() or 1) // options.jobs)}
-        given["options"] = share | given.get("options", {})
-    return Settings(**given)
-
-
-def _in_order(splits: Sequence[str]) -> tuple[str, ...]:
-    """As the tables have them, report always first; then what is to be refused."""
-    from training.comparison import REPORT, SPLITS
-
-    known = {name: i for i, name in enumerate(SPLITS)}
-    return tuple(sorted({REPORT, *splits}, key=lambda s: (known.get(s, len(known)), s)))
-
-
-def read_budget(text: str) -> int:
-    """N of judged_jokes=N.
-
-    Raises:
-        ValueError: anything else.
-    """
-    name, _, value = text.partition("=")
-    if name != BUDGET or not value.isascii() or not value.isdecimal():
-        raise ValueError(f"--budget is {text!r}, must be {BUDGET}=N")
-    return int(value)
-
-
-def read_config(file: Path) -> dict[str, Any]:
-    """Options of train.py for every run.
-
-    Raises:
-        ValueError: unreadable, or no JSON object.
-    """
-    from training.comparison import read_json
-
-    content = read_json(file)
-    if not isinstance(content, dict):
-        raise ValueError(f"--config {file} must hold one JSON object")
-    return {name.replace("-", "_"): value for name, value in content.items()}
 
 
 def _report(
