@@ -5,7 +5,6 @@ done is recognised by its results.json and the same options. No torch here.
 """
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +21,7 @@ from training.presets import (
     Study,
     study_of,
 )
+from training.run_folder import write_whole
 
 MANIFEST = "comparison.json"
 REPORT = "report"
@@ -273,6 +273,4 @@ def read_json(file: Path) -> Any:
 def write_json(file: Path, content: Any) -> None:
     """Write in one rename."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    scratch = file.with_name(f".{file.name}")
-    scratch.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    os.replace(scratch, file)
+    write_whole(file, json.dumps(content, indent=1, allow_nan=False) + "\n")

@@ -10,7 +10,7 @@ import numpy as np
 from agents.student import Student
 from envs.prompts import Prompt, corpus_prompts, teacher_jokes
 from evaluation.audit import agreement
-from evaluation.evaluate_figures import Judged, Setting, figures, plain_values
+from evaluation.evaluate_figures import START, Judged, Setting, figures, plain_values
 from evaluation.ladder import BASELINE, is_lost, lost_scores
 from evaluation.pairs import to_jsonl
 from evaluation.votes import blinded, keys
@@ -268,7 +268,7 @@ class _Evaluation:
         if spec not in KINDS or args:
             return ask()
         jokes = [json.dumps([[str(j), is_lost(j)] for j in row]) for row in lines.jokes]
-        if lines.name in ("start", BASELINE):
+        if lines.name in (START, BASELINE):
             asked = [*student_key(self.student), *critic_key(spec), *self.texts, *jokes]
             return kept(kind, asked, ask)
         known = (kind, spec, *jokes)

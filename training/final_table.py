@@ -18,6 +18,7 @@ from rewards.protocols import Critic, Scorer
 from rewards.types import Rater, Rating, Unfinished
 from training.kept import kept, student_key
 from training.parts import DATA
+from training.run_folder import write_whole
 from training.selection import GREEDY, Groups, rate_jokes, tune_decoding, write_jokes
 
 SAMPLED = 0.7
@@ -215,7 +216,7 @@ def save_table(
         ],
         **extra,
     }
-    (folder / "results.json").write_text(json.dumps(results, indent=1) + "\n")
+    write_whole(folder / "results.json", json.dumps(results, indent=1) + "\n")
     with (folder / "jokes.jsonl").open("w") as file:
         for i, prompt in enumerate(table.prompts):
             rows = {name: _rated(systems[name], i) for name in written.lines}

@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -46,6 +45,7 @@ from training.parts import (
     make_reward,
     prompt_sets,
 )
+from training.run_folder import write_whole
 from training.run_log import RunLog
 
 SELECT_SEED = 7_001
@@ -195,9 +195,7 @@ def finish(
     }
     if not run.table:
         extra["seconds"] = round(time.monotonic() - began, 1)
-        scratch = loop.folder / f".{RESULTS}"  # results.json says that a run is done: whole, or not
-        scratch.write_text(json.dumps(extra, indent=1) + "\n")
-        os.replace(scratch, loop.folder / RESULTS)
+        write_whole(loop.folder / RESULTS, json.dumps(extra, indent=1) + "\n")
         print(f"{loop.folder}: best step {loop.best_step} of {loop.agent.step}, {_minutes(began)}")
         return
     by_step = {int(f.name.split("-")[1]): f for f in checkpoints(loop.folder / CHECKPOINTS)}
@@ -396,7 +394,7 @@ def run_sft(
     write_config()
     done = train_sft(options.sft, base, pairs, folder, seed=options.run.seed)
     shutil.rmtree(folder / "trl", ignore_errors=True)
-    (folder / "results.json").write_text(json.dumps(done, indent=1) + "\n")
+    write_whole(folder / RESULTS, json.dumps(done, indent=1) + "\n")
     if talk:
         print(f"{folder}: {done['steps']:.0f} steps, loss {done['loss']:.3f} nats a token")
         print(f"use it: python train.py --algo ppo --student {folder / 'adapter'} ...")

@@ -73,9 +73,14 @@ def write_config(folder: Path, algo: str, options: Any) -> None:
         "packages": {name: package_version(name) for name in PACKAGES},
         "began": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
-    scratch = folder / f".{CONFIG_FILE}"
-    scratch.write_text(json.dumps(content, indent=1) + "\n")
-    os.replace(scratch, folder / CONFIG_FILE)
+    write_whole(folder / CONFIG_FILE, json.dumps(content, indent=1) + "\n")
+
+
+def write_whole(file: Path, text: str) -> None:
+    """Write in one rename: a file that says that something is done is whole, or not there."""
+    scratch = file.with_name(f".{file.name}")
+    scratch.write_text(text, encoding="utf-8")
+    os.replace(scratch, file)
 
 
 def package_version(package: str = "punchline-rl") -> str:
