@@ -46,7 +46,7 @@ def findings(c: Comparison, found: Figures) -> list[str]:
     return [
         f"{what}: {verdicts[x.verdict]} ({x.name} on "
         f"{found.primary_split if x is primary else c.splits[0]} prompts, win rate "
-        f"{percent(x.win)} %, p {number(x.adjusted)}{'' if x is primary else ' after Holm'})."
+        f"{percent(x.win)} %, {_p(x.adjusted)}{'' if x is primary else ' after Holm'})."
         f"{_unchanged(c, x)}"
         for what, x in asked
         if x is not None
@@ -62,6 +62,11 @@ def _unchanged(c: Comparison, x: Contrast) -> str:
         if m.name in x.name.split(" against ") and any(r.best_step == 0 for r in m.runs)
     ]
     return "".join(told)
+
+
+def _p(p: float | None) -> str:
+    """`p 0.123`; a p that no table can tell from 0 is said to be small, never to be 0."""
+    return "p < 0.001" if p is not None and p < 0.001 else f"p {number(p)}"
 
 
 def percent(x: Interval | None) -> str:

@@ -191,6 +191,8 @@ def test_findings_follow_the_contrasts():
     assert said[0].startswith("Feedback beats imitation: yes, it holds here")
     assert said[1].startswith("Online beats offline: no, the opposite holds here")
     assert len(said) == 2
+    assert figures(c).primary.p == pytest.approx(2 / 2**12)  # all 12 prompts agree, both tails
+    assert "p < 0.001)" in said[1]  # never "0.000"
 
 
 def test_every_split_has_its_table_and_every_page_its_condition():
