@@ -136,13 +136,18 @@ PUBLISHED = sorted(ROOT.glob("results/*/comparison.json"))
 
 
 def rows_of(text):
-    """Cells of every table row by its first cell, without emphasis and escapes."""
-    out = {}
+    """(first cell, {heading: cell}) of every table row, without emphasis and escapes."""
+    rows, heads = [], None
     for line in text.splitlines():
-        if line.startswith("|") and not line.startswith("|--"):
-            cells = [re.sub(r"[*\\]", "", c).strip() for c in line.strip("|").split(" | ")]
-            out.setdefault(cells[0].strip("| "), []).append(cells[1:])
-    return out
+        if not line.startswith("|"):
+            heads = None
+        elif not line.startswith("|--"):
+            cells = [re.sub(r"[*\\]", "", c).strip("| ") for c in line.split(" | ")]
+            if heads is None:
+                heads = cells
+            else:
+                rows.append((cells[0], dict(zip(heads[1:], cells[1:], strict=False))))
+    return rows
 
 
 def copy_as_cloned(folder, target):
@@ -168,13 +173,33 @@ def test_a_published_comparison_works_its_figures_out_again(file, tmp_path, caps
     assert (copy / "table.md").read_text() == (file.parent / "table.md").read_text()
 
 
-def test_the_readmes_comparison_is_that_of_the_published_one():
-    block = README.split("<!-- comparison -->")[1].split("<!-- end of comparison -->")[0]
-    published = rows_of((ROOT / "results" / "main" / "table.md").read_text())
+QUOTED = [
+    pytest.param(name, block, id=f"{page.name}-{name}-{i}")
+    for page in (ROOT / "README.md", *DOCS)
+    for i, (name, block) in enumerate(
+        re.findall(
+            r"<!-- figures of (\S+) -->(.*?)<!-- end of figures -->", page.read_text(), re.DOTALL
+        )
+    )
+]
+
+
+def test_readme_and_docs_quote_published_comparisons():
+    pages = {str(q.id).partition("-")[0] for q in QUOTED}
+    assert "README.md" in pages
+    assert {q.values[0] for q in QUOTED} == {file.parent.name for file in PUBLISHED}
+
+
+@pytest.mark.parametrize(("name", "block"), QUOTED)
+def test_quoted_figures_are_those_of_the_published_comparison(name, block):
+    published = rows_of((ROOT / "results" / name / "table.md").read_text())
+    headings = {h for _, cells in published for h in cells}
     shown = rows_of(block)
-    assert len(shown) > 8
-    for system, rows in shown.items():
-        if system in ("system", "report prompts"):  # the headings
-            continue
-        known = {cell for cells in published[system] for cell in cells}
-        assert {cell for cells in rows for cell in cells} <= known, system
+    assert shown
+    for system, cells in shown:
+        own = [known for first, known in published if first == system]
+        for heading, cell in cells.items():
+            known = {k.get(heading, "") for k in own if heading in k}
+            if heading not in headings:  # a split named in the heading: of any table of this row
+                known = {c for k in own for c in k.values()}
+            assert cell in known, f"{system}, {heading}"

@@ -133,6 +133,14 @@ def ledger_file(run: RunConfig, folder: Path) -> Path:
     return Path(run.ledger) if run.ledger else folder.parent / "ledger.sqlite"
 
 
+def recorded_as(run: RunConfig, folder: Path) -> str:
+    """The run's name in its ledger: its place below it, for runs of a comparison that begin in the
+    same second have folders of one name in different places."""
+    beside = ledger_file(run, folder).resolve().parent
+    whole = folder.resolve()
+    return whole.relative_to(beside).as_posix() if whole.is_relative_to(beside) else folder.name
+
+
 def make_ledger(run: RunConfig, folder: Path) -> Ledger | None:
     """The run's ledger; None where every critic is one of ours and runs here.
 
@@ -147,7 +155,8 @@ def make_ledger(run: RunConfig, folder: Path) -> Ledger | None:
     if not run.replay:
         file.parent.mkdir(parents=True, exist_ok=True)
     budget = Budget(run.budget_requests, run.budget_tokens, run.budget_money)
-    return Ledger(file, run=run.replay or folder.name, budget=budget, replay=bool(run.replay))
+    name = run.replay or recorded_as(run, folder)
+    return Ledger(file, run=name, budget=budget, replay=bool(run.replay))
 
 
 def is_ours(spec: str) -> bool:
