@@ -39,6 +39,8 @@ class PPOConfig:
     """Start of beta: reward units (calibration deviations) a nat of KL to the start student."""
     kl_target: float | None = None
     """Nats a token; a number makes beta adaptive."""
+    kl_horizon: int = 100
+    """Jokes over which an adaptive beta moves by a fifth at most; with 64 an update by 13 %."""
     entropy_floor: float = 0.0
     """Nats a token; while the student's mean entropy was below it in the last update, entropy is
     paid for; 0: never."""
@@ -95,6 +97,8 @@ class PPOConfig:
                 raise ValueError(f"--{_flag(name)} is {getattr(self, name)}, must be >= 0")
         if self.kl_target is not None and self.kl_target <= 0:
             raise ValueError(f"--kl-target is {self.kl_target}, must be > 0")
+        if self.kl_horizon < 1:
+            raise ValueError(f"--kl-horizon is {self.kl_horizon}, must be >= 1")
         if self.max_tokens < 2:
             raise ValueError(f"--max-tokens is {self.max_tokens}, must be >= 2")
         if not (0 < self.gamma <= 1 and 0 <= self.lam <= 1):

@@ -203,15 +203,19 @@ def explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> float:
 
 
 class KLController(NamedTuple):
-    """KL coefficient; adaptive as in Ziegler et al. 2019, section 2.2, on KL a token."""
+    """KL coefficient; adaptive as in Ziegler et al. 2019, section 2.2, on KL a token.
+
+    Their horizon is of runs of a million lines; one of a thousand jokes needs a shorter one, or
+    beta hardly moves before the run is over. A batch above the horizon counts as one horizon.
+    """
 
     beta: float  # reward units a nat
     target: float | None  # nats a token; None: fixed
-    horizon: int = 1000  # jokes
+    horizon: int  # jokes
 
     def after(self, kl_per_token: float, jokes: int) -> "KLController":
-        """The controller after a batch: beta * (1 + clip(kl / target - 1, +-0.2) * n / horizon)."""
+        """After a batch of n: beta * (1 + clip(kl / target - 1, +-0.2) * min(n / horizon, 1))."""
         if self.target is None:
             return self
         error = min(max(kl_per_token / self.target - 1, -0.2), 0.2)
-        return self._replace(beta=self.beta * (1 + error * jokes / self.horizon))
+        return self._replace(beta=self.beta * (1 + error * min(jokes / self.horizon, 1.0)))

@@ -94,7 +94,7 @@ class PPO:
         # before anybody reads: widened in mid-update, a resumed run would read twice what the
         # uninterrupted one reads once, in other batches
         student.start_reader(temperature=config.temperature)
-        self.kl = KLController(config.kl_coef, config.kl_target)
+        self.kl = KLController(config.kl_coef, config.kl_target, config.kl_horizon)
         self.generator = torch.Generator().manual_seed(seed)
         self.step = 0
         self.skipped = 0  # updates in a row

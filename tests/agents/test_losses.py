@@ -279,7 +279,7 @@ def test_explained_variance_of_perfect_constant_and_opposite_values():
 
 
 def test_fixed_coefficient_stays():
-    assert KLController(0.1, None).after(99.0, 64).beta == 0.1
+    assert KLController(0.1, None, 100).after(99.0, 64).beta == 0.1
 
 
 @pytest.mark.parametrize(
@@ -287,7 +287,13 @@ def test_fixed_coefficient_stays():
     [(0.1, 1.0), (0.11, 1 + 0.1 * 0.064), (9.0, 1 + 0.2 * 0.064), (0.0, 1 - 0.2 * 0.064)],
 )
 def test_adaptive_coefficient_follows_the_error_within_a_fifth(kl, factor):
-    assert KLController(0.5, 0.1).after(kl, 64).beta == pytest.approx(0.5 * factor)
+    assert KLController(0.5, 0.1, 1000).after(kl, 64).beta == pytest.approx(0.5 * factor)
+
+
+def test_a_batch_above_the_horizon_moves_the_coefficient_by_a_fifth():
+    """And not by more: eight horizons in one batch would make a price a reward."""
+    assert KLController(0.5, 0.1, 100).after(0.0, 800).beta == pytest.approx(0.4)
+    assert KLController(0.5, 0.1, 100).after(9.0, 800).beta == pytest.approx(0.6)
 
 
 @settings(max_examples=20, deadline=None)

@@ -204,7 +204,7 @@ def test_too_far_from_the_old_policy_the_update_stops_early(make, env):
 def test_adaptive_coefficient_is_moved_by_the_measured_kl(make, env):
     agent = make(kl_target=0.5, kl_coef=0.1)
     agent.update(agent.collect(env))  # KL 0: far below its target
-    assert agent.kl.beta == pytest.approx(0.1 * (1 - 0.2 * 8 / 1000))
+    assert agent.kl.beta == pytest.approx(0.1 * (1 - 0.2 * 8 / 100))
 
 
 # ---- failures
@@ -372,6 +372,7 @@ def test_imitation_spreads_as_many_train_jokes_as_an_update_has_prompts(make, ma
         ({"entropy_floor": -1.0}, "--entropy-floor"),
         ({"imitation_coef": float("nan")}, "--imitation-coef"),
         ({"kl_target": 0.0}, "--kl-target"),
+        ({"kl_horizon": 0}, "--kl-horizon"),
         ({"max_tokens": 1}, "--max-tokens is 1"),
         ({"lam": 1.5}, "must lie in 0..1"),
         ({"advantage": "ppo"}, "allowed are rloo, grpo, gae"),
