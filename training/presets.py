@@ -163,7 +163,7 @@ def _collapse(_updates: int, _critics: Sequence[str]) -> Study:
     bare: dict[str, Any] = {"reward": "humor=1", "control": "none", "kl_coef": 0.0}
     restraints: dict[str, dict[str, Any]] = {
         "kl": {"kl_coef": 0.04},
-        "kl-target": {"kl_coef": 0.04, "kl_target": 0.05},
+        "kl-target": {"kl_coef": 0.04, "kl_target": 0.2},
         "length-control": {"control": "calibrated"},
         "novelty": {"reward": "humor=1,novelty=1"},
         "literal-clip": {"score_clip": "literal"},
