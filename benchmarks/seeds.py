@@ -1,12 +1,13 @@
 """Pools the final tables of runs that differ only in their seed.
 
-    python benchmarks/seeds.py runs/ppo-start-s0-... runs/ppo-start-s1-... runs/ppo-start-s2-...
+    python -m benchmarks.seeds runs/ppo-start-s0-... runs/ppo-start-s1-... runs/ppo-start-s2-...
 
 Prints Markdown: for every system the mean over seeds, an interval over prompts (seeds stand as they
 are) and each seed's own figure. Win rates are against start-tuned and against start sampled at 0.7,
 with the tie threshold of the last run.
 """
 
+import argparse
 import json
 import sys
 from pathlib import Path
@@ -24,13 +25,19 @@ from rewards.types import Unfinished
 Lines = list[list[dict[str, Any]]]
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     """Read the runs' jokes.jsonl and results.json and print one table."""
-    runs = [Path(name) for name in sys.argv[1:]]
-    if not runs:
-        sys.exit(__doc__)
-    tie = float(json.loads((runs[-1] / "results.json").read_text())["table"]["tie"])
-    tables = [_read(run) for run in runs]
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.seeds", description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="with a final table")
+    runs: list[Path] = parser.parse_args(argv).runs
+    try:
+        tie = float(json.loads((runs[-1] / "results.json").read_text())["table"]["tie"])
+        tables = [_read(run) for run in runs]
+    except (OSError, KeyError, json.JSONDecodeError) as error:
+        sys.exit(f"not a run with a final table: {error}")
     prompts = [p for p, _ in tables[0]]
     if any([p for p, _ in table] != prompts for table in tables):
         sys.exit("the runs were reported on different prompts")
