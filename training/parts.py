@@ -134,8 +134,10 @@ def ledger_file(run: RunConfig, folder: Path) -> Path:
 
 
 def recorded_as(run: RunConfig, folder: Path) -> str:
-    """The run's name in its ledger: its place below it, for runs of a comparison that begin in the
-    same second have folders of one name in different places."""
+    """The run's name in its ledger: its folder's place below it.
+
+    Runs of a comparison that begin in the same second have folders of one name in other places.
+    """
     beside = ledger_file(run, folder).resolve().parent
     whole = folder.resolve()
     return whole.relative_to(beside).as_posix() if whole.is_relative_to(beside) else folder.name
