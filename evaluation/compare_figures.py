@@ -21,7 +21,7 @@ from evaluation.contrasts import (
     over_seeds,
 )
 from evaluation.intervals import Interval, mean_interval, mean_over_seeds
-from evaluation.ladder import BASELINE, COPY, LENGTH_RATIO, RECALL_RISE
+from evaluation.ladder import BASELINE, COPY, LENGTH_RATIO, PHRASE_SHARE, RECALL_RISE
 
 START, BEST_OF_4 = "start", "best-of-4"
 LAST = ", last"
@@ -173,7 +173,7 @@ def _row(
     if lost:
         told = "; ".join(f"{r.name} {r.state}{': ' if r.reason else ''}{r.reason}" for r in lost)
         note = f"{note}; {told}" if note else told
-    reasons = dict.fromkeys(s.reason for s in systems if s.reason)
+    reasons = dict.fromkeys(x for s in systems for x in (s.labels, s.reason) if x)
     note = "; ".join([*filter(None, [note]), *reasons])
     rng = np.random.default_rng
     ratings = [s.ratings for s in systems]
@@ -197,7 +197,7 @@ def _row(
         mean([s.kl for s in systems]),
         mean([s.gap for s in systems]),
         None if on_curve is None else n_equivalent(over_seeds(ratings), on_curve, rng(SEED)),
-        tuple(_marks(c, split, rating, amusing, words, recall, planned)) if ours else (),
+        tuple(_marks(c, split, rating, amusing, words, recall, systems, planned)) if ours else (),
         note,
     )
 
@@ -216,6 +216,7 @@ def _marks(
     amusing: Interval | None,
     words: float | None,
     recall: float | None,
+    systems: Sequence[Evaluated],
     runs: Sequence[SeedRun],
 ) -> list[str]:
     """Reasons to doubt a method."""
@@ -227,6 +228,11 @@ def _marks(
     then = mean(references[BASELINE].recall) if BASELINE in references else None
     if recall is not None and then is not None and recall - then > RECALL_RISE:
         out.append(f"recall + {recall - then:.2f} of {BASELINE}'s")
+    taken = [s.phrase for s in systems if s.phrase is not None and s.phrase.share > PHRASE_SHARE]
+    if taken:
+        worst = max(taken, key=lambda phrase: phrase.share)
+        share = "" if len(systems) == 1 else f" ({len(taken)} of {len(systems)} seeds)"
+        out.append(f'"{worst.text}" in {worst.share:.0%} of lines{share}')
     copy = references.get(COPY)
     for name, own, theirs, usual in (
         ("rating", rating, None if copy is None else mean(copy.ratings), COPY_RATING),

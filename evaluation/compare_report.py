@@ -132,7 +132,8 @@ def _result_table(c: Comparison, split: str, rows: Sequence[Row]) -> Table:
         f"{CONDITION}. Judged by {c.critic}; ratings up to {c.tie:g} apart tie. N-equivalent: how "
         "many lines of the start student the training critic must choose among to do as well. KL "
         "is to the start student, of a joke sampled at 0.7; of best-of-N an upper bound. Gap: win "
-        "rate against start-tuned by the critic that trained it, less that by the report critic."
+        "rate against start-tuned by the critic that trained it (of a reference: that trained most "
+        "runs), less that by the report critic."
     )
     return Table(f"Results, {split} prompts", heads, cells, note + _accuracy(c, split))
 

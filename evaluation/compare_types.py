@@ -6,6 +6,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from evaluation.contrasts import BestOfN, Side
+from evaluation.diversity import Phrase
 from evaluation.win_rate import LOST, Scores
 
 Column = Sequence[float | None]
@@ -30,6 +31,10 @@ class Evaluated:
     """Nats a joke to the start student, of the policy sampled at 0.7."""
     gap: float | None = None
     """Win rate against start-tuned by its training critic, less that by the report critic."""
+    phrase: Phrase | None = None
+    """The commonest phrase of its lines that their prompts do not have."""
+    labels: str = ""
+    """Where its ratings come from if not from the critic: `2 by definition`."""
 
     @property
     def side(self) -> Side:
@@ -75,6 +80,8 @@ def read_system(record: Mapping[str, Any], where: str) -> Evaluated:
         str(record.get("reason", "")),
         None if record.get("kl") is None else float(record["kl"]),
         None if gap is None else float(gap["value"]),
+        record.get("phrase"),
+        str(record.get("note", "")) if record.get("rated_by") == "labels" else "",
     )
 
 

@@ -1,6 +1,7 @@
 """What stands in the runs and evaluations of a comparison, for its report. No torch here."""
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from evaluation.compare_types import (
     read_system,
 )
 from evaluation.contrasts import BestOfN, best_of_n_curve
+from evaluation.diversity import commonest_own_phrase
 from evaluation.ladder import BASELINE, COPY
 from models.sources import MANIFEST as ADAPTER_MANIFEST
 from rewards.build import CONTROL_CRITIC
@@ -59,8 +61,10 @@ def collect(
     warnings: dict[str, None] = {}
     for split in settings.splits:
         found: dict[str, Any] = {}
-        for file in sorted((root / "evaluations" / split).glob(f"*/{RESULTS}")):
-            content = read_json(file)
+        files = sorted((root / "evaluations" / split).glob(f"*/{RESULTS}"))
+        contents = {file: read_json(file) for file in files}
+        usual = _usual_critic(contents.values())
+        for file, content in contents.items():
             if content.get("critic") != settings.critic:
                 raise ValueError(
                     f"{file} was judged by {content.get('critic')!r}, this comparison reports by "
@@ -70,12 +74,15 @@ def collect(
             if content.get("accuracy"):
                 accuracy[split] = content["accuracy"]
             ties[file] = float(content.get("tie") or 0.0)
-            gaps = {g["system"]: g.get("gap") for g in content.get("over_optimisation", ())}
-            new = {k: v for k, v in systems_of(file).items() if k not in found}
-            found |= {k: v | {"gap": gaps.get(k)} for k, v in new.items()}
+            texts.setdefault(split, [p["text"] for p in content.get("prompts", ())])
+            for name, system in systems_of(file).items():
+                phrase = commonest_own_phrase(texts[split], system["jokes"])
+                found.setdefault(name, system | {"phrase": phrase})
+            for g in content.get("over_optimisation", ()):
+                if g.get("gap") and (g["system"] not in REFERENCES or g["critic"] == usual):
+                    found[g["system"]].setdefault("gap", g["gap"])
             if split == settings.splits[0] and file.parent.name == NAME:
                 pool = content.get("pool")
-            texts.setdefault(split, [p["text"] for p in content.get("prompts", ())])
         systems[split] = found
     if len(set(ties.values())) > 1:
         raise ValueError(f"evaluations with other tie thresholds must not meet: {_shown(ties)}")
@@ -109,6 +116,15 @@ def collect(
         with_best_of=tuple(own) if study.name == MAIN else (),
         trials=tuple(_trial(run, record) for run in trials),
     )
+
+
+def _usual_critic(evaluations: Iterable[Mapping[str, Any]]) -> str | None:
+    """The critic that trained most runs: references have their gap by it."""
+    critics = [
+        {g["critic"] for g in e.get("over_optimisation", ()) if g.get("gap")} for e in evaluations
+    ]
+    counted = Counter(name for names in critics for name in sorted(names))
+    return counted.most_common(1)[0][0] if counted else None
 
 
 def _failed_evaluations(record: Record) -> list[str]:

@@ -18,6 +18,7 @@ from evaluation.compare_types import (
     read_system,
 )
 from evaluation.contrasts import BestOfN
+from evaluation.diversity import Phrase
 from evaluation.win_rate import LOST
 
 PROMPTS = tuple(f"p{i}" for i in range(12))
@@ -114,6 +115,21 @@ def test_shortcuts_are_marked():
     assert marks[:2] == ("loses to copy on rating", "loses to copy on amusing share")
     assert "seed 0: the start" in marks[2]
     assert row(found, "start").marks == ()
+
+
+def test_a_phrase_that_takes_over_is_marked_with_its_seeds():
+    def lines(*phrases):
+        runs = [
+            seed("ppo", i, 2.7, systems={"report": replace(system(2.7), phrase=p)})
+            for i, p in enumerate(phrases)
+        ]
+        return comparison(MethodRuns("ppo", "", tuple(runs)), method("dpo", 2.6))
+
+    often, rare = Phrase("is still waiting for", 0.31), Phrase("and now he has", 0.1)
+    found = figures(lines(rare, often, None))
+    assert row(found, "ppo").marks == ('"is still waiting for" in 31% of lines (1 of 3 seeds)',)
+    assert row(figures(lines(rare)), "ppo").marks == ()  # 10 % is the bound
+    assert row(figures(lines(often)), "ppo").marks == ('"is still waiting for" in 31% of lines',)
 
 
 def test_a_method_stands_on_the_curve_where_its_rating_does():
@@ -266,6 +282,15 @@ def test_a_system_is_read_with_its_gaps():
 def test_damaged_systems_are_refused(known, said):
     with pytest.raises(ValueError, match=said):
         read_system(record(**known), "results.json")
+
+
+def test_ratings_by_definition_are_told_from_measured_ones():
+    known = {"note": "2 by definition", "rated_by": "labels"}
+    assert read_system(record(**known), "x").labels == "2 by definition"
+    assert read_system(record(**known | {"rated_by": "critic"}), "x").labels == ""
+    copy = replace(REFERENCES["copy"], labels="2 by definition")
+    c = comparison(method("dpo", 2.7), references={"report": REFERENCES | {"copy": copy}})
+    assert row(figures(c), "copy").note == "2 by definition"
 
 
 def test_trials_and_last_looks_have_tables():

@@ -488,18 +488,31 @@ def test_evaluations_use_the_comparisons_own_files_and_critics(tmp_path):
 
 
 def test_gaps_of_evaluations_reach_the_table(tmp_path):
+    """Of a reference by the critic that trained most runs, whichever evaluation comes first."""
     settings = Settings(**SMALL)
     sit(tmp_path, Processes())
-    for seed, gap in ((0, 0.125), (1, 0.25)):
-        file = tmp_path / "evaluations" / "report" / f"online-dpo-s{seed}" / "results.json"
+    gaps = {
+        "dpo-s0": ("odd", 0.5),
+        "online-dpo-s0": ("usual", 0.125),
+        "online-dpo-s1": ("usual", 0.25),
+    }
+    for name, (critic, gap) in gaps.items():
+        file = tmp_path / "evaluations" / "report" / name / "results.json"
         content = read_json(file)
-        known = {"value": gap, "low": 0.0, "high": 0.3}
-        content["over_optimisation"] = [{"system": f"online-dpo-s{seed}-tuned", "gap": known}]
+        start = {
+            "system": "start",
+            "critic": critic,
+            "gap": {"value": 0.5 if critic == "odd" else 0.0},
+        }
+        known = {"system": f"{name}-tuned", "critic": critic, "gap": {"value": gap}}
+        content["over_optimisation"] = [start, known]
         file.write_text(json.dumps(content))
     found = sit(tmp_path, Processes(), settings)
     rows = {row.system: row for row in figures(found).rows["report"]}
     assert rows["online-dpo"].gap == (0.125 + 0.25) / 2
-    assert rows["dpo"].gap is None
+    assert rows["dpo"].gap == 0.5
+    assert rows["sft-more"].gap is None
+    assert rows["start"].gap == 0.0
     assert "gap, points" in markdown(found, figures(found))
 
 
