@@ -36,7 +36,7 @@ def findings(c: Comparison, found: Figures) -> list[str]:
             ("RL beats best-of-4", said.get(f"ppo against {BEST_OF_4}")),
         ]
     elif primary is not None:
-        asked = [(c.question.capitalize(), primary)]
+        asked = [(c.question[:1].upper() + c.question[1:], primary)]
     verdicts = {
         "better": "yes, it holds here",
         "worse": "no, the opposite holds here",

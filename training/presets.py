@@ -155,7 +155,8 @@ def _critic(_updates: int, critics: Sequence[str]) -> Study:
         Method("critic-" + "".join(c if c.isalnum() else "-" for c in s), "ppo", {"critic": s})
         for s in specs
     )
-    return Study("critic", rows, (rows[0].name, rows[1].name), "which critic trains best")
+    question = f"does {specs[0]} train better than {specs[1]}"
+    return Study("critic", rows, (rows[0].name, rows[1].name), question)
 
 
 def _collapse(_updates: int, _critics: Sequence[str]) -> Study:
