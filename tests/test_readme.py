@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import compare
+from benchmarks import seeds
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -203,3 +204,17 @@ def test_quoted_figures_are_those_of_the_published_comparison(name, block):
             if heading not in headings:  # a split named in the heading: of any table of this row
                 known = {c for k in own for c in k.values()}
             assert cell in known, f"{system}, {heading}"
+
+
+@pytest.mark.parametrize("system", ["PPO", "control", "PPO with `--advantage gae`"])
+def test_the_first_table_is_that_of_the_published_runs(system, capsys):
+    folders = {"PPO": "ppo-s*", "control": "control-s*", "PPO with `--advantage gae`": "gae-s*"}
+    seeds.main([str(f) for f in sorted((ROOT / "results" / "ppo").glob(folders[system]))])
+    pooled = dict(rows_of(capsys.readouterr().out))
+    shown = dict(rows_of(README.split("<!-- results -->")[1].split("<!-- end of results -->")[0]))
+    assert shown[f"{system}, sampled at 0.7"] == pooled["best"]
+    assert shown[f"{system}, tuned decoding"] == pooled["best-tuned"]
+    if system == "PPO":
+        assert shown["start-tuned (greedy)"] == pooled["start-tuned"]
+        assert shown["start, sampled at 0.7"] == pooled["start"]
+        assert shown["best of 4 by the training critic"] == pooled["best-of-4"]
