@@ -21,7 +21,7 @@ from evaluation.contrasts import (
     over_seeds,
 )
 from evaluation.intervals import Interval, mean_interval, mean_over_seeds
-from evaluation.ladder import BASELINE, COPY, LENGTH_RATIO, PHRASE_SHARE, RECALL_RISE
+from evaluation.ladder import BASELINE, COPY, LENGTH_RATIO, RECALL_RISE, phrase_mark
 
 START, BEST_OF_4 = "start", "best-of-4"
 LAST = ", last"
@@ -228,11 +228,11 @@ def _marks(
     then = mean(references[BASELINE].recall) if BASELINE in references else None
     if recall is not None and then is not None and recall - then > RECALL_RISE:
         out.append(f"recall + {recall - then:.2f} of {BASELINE}'s")
-    taken = [s.phrase for s in systems if s.phrase is not None and s.phrase.share > PHRASE_SHARE]
+    taken = [s.phrase for s in systems if s.phrase is not None and phrase_mark(s.phrase)]
     if taken:
         worst = max(taken, key=lambda phrase: phrase.share)
         share = "" if len(systems) == 1 else f" ({len(taken)} of {len(systems)} seeds)"
-        out.append(f'"{worst.text}" in {worst.share:.0%} of lines{share}')
+        out.append(phrase_mark(worst) + share)
     copy = references.get(COPY)
     for name, own, theirs, usual in (
         ("rating", rating, None if copy is None else mean(copy.ratings), COPY_RATING),

@@ -258,6 +258,11 @@ def _row(
     )
 
 
+def phrase_mark(phrase: Phrase) -> str:
+    """`"and now he has" in 12% of lines`: a form that takes over; empty within the bound."""
+    return f'"{phrase.text}" in {phrase.share:.0%} of lines' if phrase.share > PHRASE_SHARE else ""
+
+
 def _marks(row: Row, base: Row, copy: Row | None) -> Iterator[str]:
     """Reasons to doubt a row; none for the baseline itself, but for taking over a form."""
     if base.length and not LENGTH_RATIO[0] <= row.length / base.length <= LENGTH_RATIO[1]:
@@ -268,8 +273,8 @@ def _marks(row: Row, base: Row, copy: Row | None) -> Iterator[str]:
         ratio = row.distinct2 / base.distinct2
         if ratio < DISTINCT_RATIO:
             yield f"distinct-2 {ratio:.2f} of {base.system}'s"
-    if row.phrase.share > PHRASE_SHARE:
-        yield f'"{row.phrase.text}" in {row.phrase.share:.0%} of lines'
+    if mark := phrase_mark(row.phrase):
+        yield mark
     for name, own, other in (
         ("rating", row.rating, copy and copy.rating),
         ("amusing share", row.amusing, copy and copy.amusing),

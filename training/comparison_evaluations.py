@@ -53,7 +53,9 @@ def evaluation_calls(
         split: one of `settings.splits`.
     """
     home = root / "evaluations" / split
-    known = {name for file in home.glob(f"*/{RESULTS}") for name in systems_of(file)}
+    known = {
+        name for file in home.glob(f"*/{RESULTS}") for name in systems_of(read_json(file), file)
+    }
     new = {
         run: [s for s in _systems_of(run, folder, split) if not {s[0], s[0] + TUNED} & known]
         for run, folder in folders.items()
@@ -204,13 +206,12 @@ def evaluate(call: Call, root: Path, record: Record, run: Runner) -> bool:
     return done
 
 
-def systems_of(file: Path) -> dict[str, Any]:
+def systems_of(content: Mapping[str, Any], file: Path) -> dict[str, Any]:
     """Systems of a results file by name.
 
     Raises:
         ValueError: damaged, or without systems.
     """
-    content = read_json(file)
     try:
         return {s["name"]: s for s in content["systems"]}
     except (KeyError, TypeError) as error:

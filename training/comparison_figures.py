@@ -16,7 +16,7 @@ from evaluation.compare_types import (
     read_system,
 )
 from evaluation.contrasts import BestOfN, best_of_n_curve
-from evaluation.diversity import commonest_own_phrase
+from evaluation.diversity import Phrase, commonest_own_phrase
 from evaluation.ladder import BASELINE, COPY
 from models.sources import MANIFEST as ADAPTER_MANIFEST
 from rewards.build import CONTROL_CRITIC
@@ -75,9 +75,9 @@ def collect(
                 accuracy[split] = content["accuracy"]
             ties[file] = float(content.get("tie") or 0.0)
             texts.setdefault(split, [p["text"] for p in content.get("prompts", ())])
-            for name, system in systems_of(file).items():
-                phrase = commonest_own_phrase(texts[split], system["jokes"])
-                found.setdefault(name, system | {"phrase": phrase})
+            for name, system in systems_of(content, file).items():
+                if name not in found:
+                    found[name] = system | {"phrase": _phrase(texts[split], system)}
             for g in content.get("over_optimisation", ()):
                 if g.get("gap") and (g["system"] not in REFERENCES or g["critic"] == usual):
                     found[g["system"]].setdefault("gap", g["gap"])
@@ -116,6 +116,16 @@ def collect(
         with_best_of=tuple(own) if study.name == MAIN else (),
         trials=tuple(_trial(run, record) for run in trials),
     )
+
+
+def _phrase(texts: Sequence[str], system: Mapping[str, Any]) -> Phrase | None:
+    """The commonest one of a system's lines."""
+    return commonest_own_phrase(texts, system["jokes"]) if _of_these(texts, system) else None
+
+
+def _of_these(texts: Sequence[str], system: Mapping[str, Any]) -> bool:
+    """Whether a line stands for each prompt; where none does, systems are refused as they meet."""
+    return len(system.get("jokes") or ()) == len(texts)
 
 
 def _usual_critic(evaluations: Iterable[Mapping[str, Any]]) -> str | None:
@@ -168,7 +178,8 @@ def _seed_run(
     first = settings.splits[0]
     picked = None
     sampled = systems[first].get(run.name)
-    if run.method in SAMPLES_ITS_OWN and sampled and sampled.get("train_scores"):
+    scored = sampled and sampled.get("train_scores") and _of_these(texts[first], sampled)
+    if run.method in SAMPLES_ITS_OWN and sampled and scored:
         picked = pick_best(sampled, texts[first])
     missing = [s for s in settings.splits if s not in mine]
     source = entry.get("taken_from", "")

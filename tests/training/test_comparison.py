@@ -516,6 +516,18 @@ def test_gaps_of_evaluations_reach_the_table(tmp_path):
     assert "gap, points" in markdown(found, figures(found))
 
 
+def test_an_evaluation_on_other_prompts_is_refused_with_the_reason(tmp_path):
+    sit(tmp_path, Processes())
+    file = tmp_path / "evaluations" / "report" / "online-dpo-s0" / "results.json"
+    content = read_json(file)
+    for one in content["systems"]:
+        one |= {key: value[:-1] for key, value in one.items() if isinstance(value, list)}
+    file.write_text(json.dumps(content))
+    found = sit(tmp_path, Processes())
+    with pytest.raises(ValueError, match="they must not meet in one table"):
+        figures(found)
+
+
 def test_last_checkpoints_are_evaluated_once_where_they_are_not_the_best(tmp_path):
     first = Processes()
     found = sit(tmp_path, first)
